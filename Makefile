@@ -1,0 +1,66 @@
+# `make` alone lists the targets. Needs Python 3.11 or later with pip, and nothing else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := $(shell find fastlstm export bench -name '*.py' -o -name '*.toml' -o -name py.typed)
+TYPECHECK := build/typecheck
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format types bench clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv with everything in it, pinned by constraints.txt
+
+demo: $(READY) ## train, save, verify, export, stream and bench on a real series, into demo-run/
+	@$(BIN)/python examples/demo.py
+
+test: $(READY) ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## check format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory types
+
+format: $(READY) ## put the sources into the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# The top-level folders export/ and bench/ are fastlstm.export and fastlstm.bench only once installed,
+# and mypy does not follow an editable install there: it checks an installed copy.
+types: $(TYPECHECK)/.ready ## check types
+	@cd $(TYPECHECK) && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+	  --cache-dir ../../.mypy_cache -p fastlstm
+
+bench: $(READY) ## time every road on this machine, figures into build/bench.json
+	@mkdir -p build
+	@$(BIN)/fastlstm bench --json build/bench.json
+
+clean: ## remove everything made, except .venv
+	@rm -rf build dist demo-run runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	@rm -rf $(VENV)
+
+# pip before 25.1 knows no dependency groups, hence its own upgrade first. Nothing is fetched to
+# build with: setuptools is pinned and installed like the rest.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastlstm needs Python 3.11 or later, this is " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
+	@echo "Installing fastlstm and its pinned tools into $(VENV) (once; some minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --upgrade pip setuptools wheel
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --no-build-isolation \
+	  torch==2.13.0 -e '.[all]' --group dev
+	@touch $@
+
+# build/lib goes first: setuptools would carry a file deleted since the last build into the new copy.
+$(TYPECHECK)/.ready: $(READY) $(SOURCES)
+	@rm -rf build/lib $(TYPECHECK)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --target $(TYPECHECK) .
+	@touch $@
