@@ -1,0 +1,48 @@
+"""Training: a series and a recipe in, one model file out. Needs the extra `fastlstm[train]`.
+
+Names are fetched when first used, so that `fastlstm.train.network` costs torch and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fastlstm.errors import MissingExtraError
+
+try:
+    import torch as _torch  # noqa: F401 - everything below needs it: say so once, here
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise MissingExtraError("torch", "train", "fastlstm.train") from None
+
+if TYPE_CHECKING:
+    from fastlstm.train.fit import evaluate, fit
+    from fastlstm.train.network import Network
+    from fastlstm.train.recipe import load_recipe, ready_recipes
+
+__all__ = ["Network", "evaluate", "fit", "load_recipe", "ready_recipes"]
+
+_HOMES = {
+    "Network": "network",
+    "evaluate": "fit",
+    "fit": "fit",
+    "load_recipe": "recipe",
+    "ready_recipes": "recipe",
+}
+_LIBRARIES = ("lightning", "pydantic", "polars", "matplotlib")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in _LIBRARIES:
+            raise
+        raise MissingExtraError(error.name, "train", f"fastlstm.train.{name}") from None
+    # Kept, because importing fit.py has just bound the name `fit` to that file's module.
+    globals()[name] = getattr(home, name)
+    return globals()[name]
