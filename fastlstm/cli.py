@@ -1,0 +1,297 @@
+"""The `fastlstm` command: one thin function per subcommand, heavy imports inside them.
+
+Whatever a user can do wrong ends as one line on standard error and a non-zero exit, without a
+traceback.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+except ModuleNotFoundError as missing:
+    if missing.name not in ("typer", "rich"):
+        raise
+    # main() cannot catch this: it is in the file that needs them.
+    sys.exit(
+        f"error: the fastlstm command needs {missing.name}, which is not installed. "
+        "Install it with: pip install 'fastlstm[cli]'"
+    )
+
+from fastlstm.errors import FastLSTMError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from fastlstm.model import Model
+
+app = typer.Typer(
+    name="fastlstm",
+    help="Train a recurrent network, keep it as one small file, run it anywhere, and prove that "
+    "the numbers are the same.",
+    epilog="Example: fastlstm train co2 --out runs/co2",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Target(StrEnum):
+    """What `export` can write."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
+    inductor = "inductor"
+
+
+ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
+Data = Annotated[
+    Path, typer.Option("--data", help="The series: CSV, Parquet or NumPy (.npy, .npz).")
+]
+Columns = Annotated[
+    list[str], typer.Option("--column", help="A column to read; give it again for each input.")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here, as JSON.")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv`, or the process's own; return the exit code of a failure."""
+    try:
+        app(args=argv, prog_name="fastlstm")
+    except FastLSTMError as error:
+        _complain(str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _complain(f"{where}{error.strerror or error}")
+    except KeyboardInterrupt:
+        return 130
+    return 1
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, whatever the message holds."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """A rich console that keeps whole tables where the output is a file or a pipe."""
+    wide = Console(stderr=stderr)
+    return wide if wide.is_terminal else Console(stderr=stderr, width=160)
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[str], None]]:
+    """A spinner naming what runs now; where standard error is no terminal, one line for each."""
+    console = _console(stderr=True)
+    if not console.is_terminal:
+        yield lambda name: print(f"{title}: {name}", file=sys.stderr, flush=True)
+        return
+    with console.status(title) as status:
+        yield lambda name: status.update(f"{title}: {name}")
+
+
+def _room_for(*paths: Path | None) -> None:
+    """Make the folders for the results now: what cannot be written fails before the work."""
+    for path in paths:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+        print(f"wrote {path}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"fastlstm {version('fastlstm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: (echo 0.1; echo 0.2) | fastlstm stream model.safetensors",
+)
+def stream(model: ModelFile) -> None:
+    """Read samples from standard input, one a line, and write one prediction a line as they come.
+
+    The values of a sample stand on one line, separated by commas or spaces. Blank lines and lines
+    that begin with # are skipped. A bad line is reported on standard error with its number and the
+    stream goes on as if it had not come; the exit code is then 1 at the end, and 0 if every line
+    was good.
+    """
+    import io
+
+    import fastlstm
+
+    live = fastlstm.load(model).stream()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are no UTF-8 make one bad line, not the end of the stream.
+        sys.stdin.reconfigure(errors="backslashreplace")
+    if sys.stdin.isatty():
+        inputs = live.model.input_size
+        wanted = "one number" if inputs == 1 else f"{inputs} numbers"
+        print(f"Type {wanted} a line; end with Ctrl-D.", file=sys.stderr)
+    bad = 0
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            y = live.step(_sample(line, live.model.input_size))
+        except InputError as error:
+            _complain(f"line {number}: {error}; this line is left out and the stream goes on")
+            bad += 1
+            continue
+        # Each value as the shortest text that reads back as the same float32.
+        print(",".join(map(str, y)), flush=True)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _sample(line: str, size: int) -> NDArray[Any]:
+    """The numbers of one line: (size,) float32."""
+    import numpy as np
+
+    words = line.split(",") if "," in line else line.split()
+    if len(words) != size:
+        raise InputError(f"expected {size} number{'s' * (size != 1)}, found {len(words)}")
+    values = []
+    for word in words:
+        try:
+            # float() would take 1_0 for 10.
+            values.append(float(word.replace("_", "x")))
+        except ValueError:
+            found = repr(word.strip()[:40])
+            raise InputError(f"expected a number, found {found}") from None
+    with np.errstate(over="ignore"):  # beyond float32: an infinity, which the stream refuses
+        return np.array(values, np.float64).astype(np.float32)
+
+
+@app.command(epilog="Example: fastlstm verify model.safetensors --steps 10000 --json report.json")
+def verify(
+    model: ModelFile,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the random stream.")] = 2000,
+    json_file: Json = None,
+) -> None:
+    """Run every road of this machine over one random stream and compare it with the reference.
+
+    The exit code is 1 if any road leaves its bound. A road whose library is missing is listed.
+    """
+    import fastlstm
+    from fastlstm import cli_tables
+
+    _room_for(json_file)
+    network = fastlstm.load(model)
+    with _progress("Verifying") as progress:
+        report = fastlstm.verify(network, steps=steps, progress=progress)
+    _console().print(cli_tables.verdicts(report))
+    _write_json(json_file, report.to_dict())
+    if not report.ok:
+        wrong = [row.road for row in report.rows if row.verdict in ("wrong", "failed")]
+        _complain(f"not within bounds: {', '.join(wrong) or 'no road could run'}")
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: fastlstm export model.safetensors --to onnx -o model.onnx")
+def export(
+    model: ModelFile,
+    to: Annotated[Target, typer.Option("--to", help="The format to write.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
+) -> None:
+    """Write the model for another runtime, and check what was written before saying so."""
+    import fastlstm
+    import fastlstm.export as exporters
+
+    _room_for(output)
+    network = fastlstm.load(model)
+    with _progress("Exporting") as progress:
+        progress(to.value)
+        done = getattr(exporters, to.value)(network, output)
+    console = _console()
+    print(f"wrote {done.path} ({done.target}, {_size(Path(done.path))})")
+    print(
+        f"checked by replaying {done.steps} steps through it: greatest error "
+        f"{done.max_abs_error:.2e}, bound {done.bound:.2e}"
+    )
+    console.print("\nRun it with:\n", style="bold")
+    # Not through rich: its markup would eat the square brackets of the code.
+    print(done.snippet)
+
+
+@app.command(epilog="Example: fastlstm bench --hidden 8,32,64 --json bench.json")
+def bench(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="A model file; without it, plain LSTMs."),
+    ] = None,
+    hidden: Annotated[
+        str, typer.Option(help="Hidden sizes of the plain LSTMs, separated by commas.")
+    ] = "8,32,64",
+    json_file: Json = None,
+) -> None:
+    """Time every road of this machine side by side, after checking that it computes the same."""
+    import fastlstm
+    import fastlstm.bench as timing
+    from fastlstm import cli_tables
+
+    _room_for(json_file)
+    models: dict[str, Model]
+    if model is not None:
+        models = {model.stem: fastlstm.load(model)}
+    else:
+        models = timing.lstm_models(_sizes(hidden))
+    with _progress("Timing") as progress:
+        result = timing.compare(models, progress=progress)
+    for table in cli_tables.timings(result):
+        _console().print(table)
+    _write_json(json_file, result.to_dict())
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(word) for word in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or min(sizes) < 1:
+        raise typer.BadParameter(
+            f"expected sizes of at least 1, separated by commas, such as 8,32,64; found {text!r}",
+            param_hint="--hidden",
+        )
+    return sizes
+
+
+@app.command(epilog="Example: fastlstm inspect model.safetensors")
+def inspect(model: ModelFile) -> None:
+    """Show what a model file holds: layers, sizes, states, metadata and digest."""
+    import fastlstm
+    from fastlstm import cli_tables
+
+    network = fastlstm.load(model)
+    console = _console()
+    console.print(cli_tables.layers(network))
+    console.print(cli_tables.facts(model, network, _size(model)))
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes"

@@ -1,0 +1,126 @@
+"""The rich tables that the `fastlstm` command prints. They format figures and compute none."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from fastlstm.model import Model
+    from fastlstm.verify import Report
+
+STYLES = {"ok": "green", "wrong": "bold red", "failed": "bold red", "missing": "yellow"}
+
+
+def _table(title: str, left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
+    """A table: words in the `left` columns, figures in the `right` ones, words in the `last`."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    if last:
+        table.add_column(last)
+    return table
+
+
+def _figure(value: float | None, form: str = ".2e") -> str:
+    return "-" if value is None or value != value else format(value, form)
+
+
+def verdicts(report: Report) -> Table:
+    """One row for each road of a verify report."""
+    table = _table(
+        "Every road against the float64 reference",
+        ["road"],
+        ["steps", "max abs error", "relative L2", "bound", "state error", "state bound"],
+        "verdict",
+    )
+    for row in report.rows:
+        style = STYLES.get(row.verdict, "")
+        verdict = f"[{style}]{row.verdict}[/]" + (f": {escape(row.note)}" if row.note else "")
+        table.add_row(
+            escape(row.road),
+            str(row.steps or "-"),
+            _figure(row.max_abs_error),
+            _figure(row.relative_l2),
+            _figure(row.bound),
+            _figure(row.state_error),
+            _figure(row.state_bound),
+            verdict,
+        )
+    return table
+
+
+def timings(result: Any) -> list[Table]:
+    """One table for each model and way of calling it, the contenders below one another."""
+    tables = []
+    for (model, mode), rows in groupby(result.rows, key=lambda row: (row.model, row.mode)):
+        table = _table(
+            f"{model}, {mode}: nanoseconds a time step",
+            ["contender"],
+            ["median", "p99", "times ours", "error"],
+            "note",
+        )
+        for row in rows:
+            table.add_row(
+                escape(row.contender),
+                _figure(row.median_ns, ",.0f"),
+                _figure(row.p99_ns, ",.0f"),
+                _figure(row.ratio, ".2f"),
+                _figure(row.error),
+                escape(row.note or ""),
+            )
+        tables.append(table)
+    return tables
+
+
+def layers(model: Model) -> Table:
+    """One row for each layer of a model."""
+    table = _table(
+        "Layers", ["layer", "kind"], ["inputs", "outputs", "parameters"], "states and settings"
+    )
+    for position, layer in enumerate(model.layers):
+        states = [f"{s.name} ({s.size})" for s in model.states if s.layer == position]
+        settings = [f"{name} {value}" for name, value in layer.options.items()]
+        table.add_row(
+            str(position),
+            layer.kind,
+            str(layer.input_size),
+            str(layer.output_size),
+            f"{sum(array.size for array in layer.arrays.values()):,}",
+            ", ".join(states + settings),
+        )
+    return table
+
+
+def facts(path: Path, model: Model, size: str, digest: str) -> Table:
+    """What else is known of a model file."""
+    states = sum(state.size for state in model.states)
+    pairs = {
+        "file": f"{path} ({size})",
+        "digest": digest,
+        "inputs, outputs": f"{model.input_size}, {model.output_size}",
+        "parameters": f"{model.num_parameters:,}",
+        "state of one stream": f"{states} numbers, {4 * states:,} bytes as float32",
+    }
+    for name, value in model.metadata.items():
+        pairs[f"metadata: {name}"] = value if isinstance(value, str) else json.dumps(value)
+    return pairs_table("File", pairs)
+
+
+def pairs_table(title: str, pairs: Mapping[str, str]) -> Table:
+    """Names and their values."""
+    table = _table(title, ["name"], [], "value")
+    table.show_header = False
+    for name, value in pairs.items():
+        table.add_row(escape(name), escape(value))
+    return table
