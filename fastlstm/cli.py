@@ -41,6 +41,8 @@ app = typer.Typer(
     epilog="Example: fastlstm train co2 --out runs/co2",
     no_args_is_help=True,
     add_completion=False,
+    # Joins the lines of a docstring's paragraph; the default keeps their breaks.
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -290,7 +292,16 @@ def inspect(model: ModelFile) -> None:
     network = fastlstm.load(model)
     console = _console()
     console.print(cli_tables.layers(network))
-    console.print(cli_tables.facts(model, network, _size(model)))
+    console.print(cli_tables.facts(model, network, _size(model), _digest(model)))
+
+
+def _digest(path: Path) -> str:
+    from safetensors import safe_open
+
+    from fastlstm.model_file import METADATA_KEY
+
+    with safe_open(path, framework="numpy") as file:
+        return str(json.loads(file.metadata()[METADATA_KEY])["digest"])
 
 
 def _size(path: Path) -> str:

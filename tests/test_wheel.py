@@ -77,7 +77,7 @@ def test_it_works_outside_the_checkout(wheel, tmp_path):
     site = tmp_path / "site"
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index"]
     subprocess.run([*command, "--target", site, wheel], check=True, capture_output=True)
-    # -I drops the current folder and PYTHONPATH; the new folder then goes before the editable install.
+    # -I drops the current folder and PYTHONPATH; the editable install must not answer instead.
     script = """
 import sys
 sys.path.insert(0, sys.argv[1])
