@@ -1,0 +1,49 @@
+"""A Model written for another runtime: ONNX, TorchScript (legacy) and AOTInductor.
+
+Every exporter replays the model through its target before a file is written, and writes it whole.
+The target's library is imported only when its exporter is called.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fastlstm.model import Model
+
+    from .replay import Exported
+
+__all__ = ["inductor", "onnx", "torchscript"]
+
+
+def onnx(model: Model, path: str | Path) -> Exported:
+    """Write `model` as an .onnx file: states as inputs and outputs, batch and time dynamic.
+
+    Raises ExportError, and leaves an older file as it was, if ONNX Runtime does not compute the
+    reference's numbers; MissingExtraError without onnx and onnxruntime.
+    """
+    from . import onnx_graph
+
+    return onnx_graph.write(model, path)
+
+
+def torchscript(model: Model, path: str | Path) -> Exported:
+    """Write `model` as TorchScript, for programs that already load it; PyTorch calls it legacy.
+
+    Raises ExportError and MissingExtraError as `onnx` does.
+    """
+    from . import torchscript_module
+
+    return torchscript_module.write(model, path)
+
+
+def inductor(model: Model, path: str | Path) -> Exported:
+    """Write one step of `model` as an AOTInductor package (.pt2): machine code for this CPU.
+
+    Raises ExportError and MissingExtraError as `onnx` does, and ExportError without a C++ compiler.
+    """
+    from . import inductor_package
+
+    return inductor_package.write(model, path)

@@ -1,0 +1,238 @@
+"""A Model as an ONNX graph: one LSTM, GRU or RNN node per layer, never unrolled, states in and out.
+
+Written node by node from the arrays; torch has no part in it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlstm import reference
+from fastlstm.errors import ExportError, MissingExtraError
+from fastlstm.model import GRU, LSTM, RNN, Affine, Dense
+
+from .replay import Exported, check_place, put, replay
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from fastlstm.model import Layer, Model
+
+# Opset 17 and IR 8 are of 2022: ONNX Runtime 1.13 and later read them, and nothing newer is used.
+OPSET, IR_VERSION = 17, 8
+METADATA_KEY = "fastlstm"
+CHECK_STEPS = 16
+# Blocks of H rows in ONNX's gate order, as positions in PyTorch's: i o f c from i f g o; z r h
+# from r z n.
+GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softmax": "Softmax"}
+
+SNIPPET = """\
+import json, numpy, onnxruntime
+session = onnxruntime.InferenceSession({path!r}, providers=["CPUExecutionProvider"])
+about = json.loads(session.get_modelmeta().custom_metadata_map["fastlstm"])
+state = {{s["input"]: numpy.array([s["initial"]], numpy.float32) for s in about["states"]}}
+y, *state = session.run(None, {{"x": numpy.zeros((1, 10, {inputs}), numpy.float32), **state}})
+"""
+
+
+def write(model: Model, path: str | Path) -> Exported:
+    """Build, check with onnx.checker, replay in ONNX Runtime, then write to `path`."""
+    from .onnx_sessions import OnnxSession
+
+    path = check_place(path)
+    data = build(model).SerializeToString()
+    done = replay(model, OnnxSession(model, data), "ONNX Runtime")
+    put(path, data)
+    snippet = SNIPPET.format(path=str(path), inputs=model.input_size)
+    return Exported(path, "onnx", done.steps, done.max_abs_error, done.bound, snippet)
+
+
+def initial_states(model: Model, batch: int = 1) -> dict[str, NDArray[np.float32]]:
+    """What to feed at the start of a stream: by input name, each (batch, H)."""
+    return {
+        _names(state)[0]: np.repeat(state.initial[None], batch, axis=0) for state in model.states
+    }
+
+
+def _names(state: Any) -> tuple[str, str]:
+    """Input and output of one state vector: h0_l2 and hN_l2 for `h` of Model.layers[2]."""
+    return f"{state.name}0_l{state.layer}", f"{state.name}N_l{state.layer}"
+
+
+def build(model: Model, *, bare: bool = False) -> onnx.ModelProto:
+    """The graph, checked by onnx.checker with full shape inference.
+
+    Inputs: `x` (batch, time, input_size), and for every state vector `h0_l{k}` or `c0_l{k}`
+    (batch, H), where k is the layer's position in Model.layers. Outputs: `y` (batch, time,
+    output_size), and `hN_l{k}`, `cN_l{k}` (batch, H), to be fed back. Batch and time are dynamic.
+    `bare` leaves out all that is not arithmetic: x (time, batch, input_size), states
+    (1, batch, H), y (time, batch, output_size) where the last layer allows, with 1 as a further
+    axis before batch where a recurrent layer is under it.
+
+    Raises ExportError if ONNX's own checker refuses the graph.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtraError("onnx", "onnx", "exporting to ONNX") from None
+    proto = _Graph(model, bare).proto()
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"onnx.checker refuses the graph: {error}") from None
+    return proto
+
+
+class _Graph:
+    """The nodes, constants, inputs and outputs of one graph as they are laid down."""
+
+    def __init__(self, model: Model, bare: bool) -> None:
+        self.model, self.bare = model, bare
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def proto(self) -> onnx.ModelProto:
+        from onnx import TensorProto, helper
+
+        model = self.model
+
+        def value(name: str, *shape: str | int) -> Any:
+            return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+        x = "x" if self.bare else self.node("Transpose", ["x"], "x_by_time", perm=[1, 0, 2])
+        # Whether the value at hand still has ONNX's axis of directions: (time, 1, batch, H).
+        wide = False
+        for k, layer in enumerate(model.layers):
+            if isinstance(layer, LSTM | GRU | RNN):
+                if wide:
+                    x = self.node("Squeeze", [x, self.constant("axis1", [1])], f"l{k}_x")
+                x, wide = self.recurrent(k, layer, x), True
+                if not self.bare:
+                    x = self.node("Squeeze", [x, self.constant("axis1", [1])], f"l{k}_h")
+                    wide = False
+            else:
+                x = self.pointwise(k, layer, x)
+        if self.bare:
+            self.nodes[-1].output[0] = "y"
+        else:
+            self.node("Transpose", [x], "y", perm=[1, 0, 2])
+        first = ("time", "batch") if self.bare else ("batch", "time")
+        last = ("time", *((1,) if wide else ()), "batch") if self.bare else first
+        before, after = (
+            [
+                value(_names(state)[end], *((1,) if self.bare else ()), "batch", state.size)
+                for state in model.states
+            ]
+            for end in (0, 1)
+        )
+        graph = helper.make_graph(
+            self.nodes,
+            "fastlstm",
+            [value("x", *first, model.input_size), *before],
+            [value("y", *last, model.output_size), *after],
+            self.constants,
+        )
+        proto = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="fastlstm",
+        )
+        helper.set_model_props(proto, {METADATA_KEY: json.dumps(_about(model))})
+        return proto
+
+    def node(self, kind: str, inputs: list[str], output: str | list[str], **attributes: Any) -> str:
+        """Add a node; return the name of its first output."""
+        from onnx import helper
+
+        outputs = [output] if isinstance(output, str) else output
+        self.nodes.append(helper.make_node(kind, inputs, outputs, outputs[0], **attributes))
+        return outputs[0]
+
+    def constant(self, name: str, array: Any) -> str:
+        from onnx import numpy_helper
+
+        if all(constant.name != name for constant in self.constants):
+            self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
+        return name
+
+    def recurrent(self, k: int, layer: LSTM | GRU | RNN, x: str) -> str:
+        """One node; its output is (time, 1, batch, H)."""
+
+        def gates(array: Any) -> Any:
+            blocks = np.split(array, layer.gates)
+            return np.concatenate([blocks[gate] for gate in GATES[layer.kind]])[None]
+
+        weights = [
+            self.constant(f"l{k}_{title}", gates(array))
+            for title, array in (("W", layer.weight_ih_l0), ("R", layer.weight_hh_l0))
+        ]
+        bias = ""
+        if layer.bias_ih_l0 is not None and layer.bias_hh_l0 is not None:
+            both = [gates(layer.bias_ih_l0), gates(layer.bias_hh_l0)]
+            bias = self.constant(f"l{k}_B", np.concatenate(both, axis=1))
+        names = [_names(state) for state in self.model.states if state.layer == k]
+        before, after = [n[0] for n in names], [n[1] for n in names]
+        axis = "" if self.bare else self.constant("axis0", [0])
+        if not self.bare:
+            before = [self.node("Unsqueeze", [n, axis], f"{n}_wide") for n in before]
+        attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
+        if isinstance(layer, GRU):
+            attributes["linear_before_reset"] = 1
+        if isinstance(layer, RNN) and layer.nonlinearity == "relu":
+            attributes["activations"] = ["Relu"]
+        wide = after if self.bare else [f"{n}_wide" for n in after]
+        inputs, outputs = [x, *weights, bias, "", *before], [f"l{k}_y", *wide]
+        y = self.node(layer.kind, inputs, outputs, **attributes)
+        if not self.bare:
+            for name in after:
+                self.node("Squeeze", [f"{name}_wide", axis], name)
+        return y
+
+    def pointwise(self, k: int, layer: Layer, x: str) -> str:
+        if isinstance(layer, Affine):
+            x = self.node("Mul", [x, self.constant(f"l{k}_scale", layer.scale)], f"l{k}_mul")
+            return self.node("Add", [x, self.constant(f"l{k}_shift", layer.shift)], f"l{k}_add")
+        assert isinstance(layer, Dense)
+        weight = self.constant(f"l{k}_weight", layer.weight.T)
+        x = self.node("MatMul", [x, weight], f"l{k}_matmul")
+        if layer.bias is not None:
+            x = self.node("Add", [x, self.constant(f"l{k}_bias", layer.bias)], f"l{k}_add")
+        if layer.activation == "linear":
+            return x
+        axis = {"axis": -1} if layer.activation == "softmax" else {}
+        return self.node(ACTIVATIONS[layer.activation], [x], f"l{k}_{layer.activation}", **axis)
+
+
+def _about(model: Model) -> dict[str, Any]:
+    """What the file says of itself: the architecture, the states to feed, and a check vector."""
+    x = reference.check_input(model, CHECK_STEPS)
+    return {
+        "layers": [
+            {
+                "kind": layer.kind,
+                "input_size": layer.input_size,
+                "output_size": layer.output_size,
+                **layer.options,
+            }
+            for layer in model.layers
+        ],
+        "states": [
+            {
+                "input": _names(state)[0],
+                "output": _names(state)[1],
+                "size": state.size,
+                "initial": state.initial.tolist(),
+            }
+            for state in model.states
+        ],
+        "check_input": x.tolist(),
+        "check_output": reference.run(model, x).tolist(),
+    }
