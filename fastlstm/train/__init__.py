@@ -18,7 +18,8 @@ except ModuleNotFoundError as error:
     raise MissingExtraError("torch", "train", "fastlstm.train") from None
 
 if TYPE_CHECKING:
-    from fastlstm.train.fit import evaluate, fit
+    from fastlstm.train.evaluation import evaluate
+    from fastlstm.train.fit import fit
     from fastlstm.train.network import Network
     from fastlstm.train.recipe import load_recipe, ready_recipes
 
@@ -26,7 +27,7 @@ __all__ = ["Network", "evaluate", "fit", "load_recipe", "ready_recipes"]
 
 _HOMES = {
     "Network": "network",
-    "evaluate": "fit",
+    "evaluate": "evaluation",
     "fit": "fit",
     "load_recipe": "recipe",
     "ready_recipes": "recipe",
