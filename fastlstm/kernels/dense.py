@@ -1,0 +1,99 @@
+"""One fused Dense step, and Affine: twins of reference.dense_step and reference.affine_step."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from fastlstm.kernels.activations import sigmoid, tanh
+from fastlstm.kernels.simd import (
+    JIT,
+    accumulate,
+    fma,
+    get,
+    load,
+    load_many,
+    maximum,
+    put,
+    splat,
+    store,
+    store_many,
+    total,
+)
+
+LINEAR, RELU, TANH, SIGMOID, SOFTMAX = range(5)
+
+
+@njit(**JIT)
+def activate(activation, z):  # type: ignore[no-untyped-def]
+    """The activation lane by lane; softmax needs all outputs and is done after them."""
+    if activation == RELU:
+        return maximum(z, splat(z, np.float32(0)))
+    if activation == TANH:
+        return tanh(z)
+    if activation == SIGMOID:
+        return sigmoid(z)
+    return z
+
+
+@njit(**JIT)
+def softmax(y, outputs):  # type: ignore[no-untyped-def]
+    """y = exp(y) / sum(exp(y)) in place, shifted by the greatest y, which leaves the ratio."""
+    greatest = get(y, 0)
+    for k in range(1, outputs):
+        greatest = max(greatest, get(y, k))
+    whole = np.float32(0)
+    for k in range(outputs):
+        e = np.float32(math.exp(get(y, k) - greatest))
+        whole += e
+        put(y, k, e)
+    for k in range(outputs):
+        put(y, k, get(y, k) / whole)
+
+
+@njit(**JIT)
+def dense_step(zero, inputs, outputs, groups, width, activation, weights, x, y):  # type: ignore[no-untyped-def]
+    """y = activation(weight @ x + bias) for many outputs, in groups of as many vectors as zero[0].
+
+    weights: groups x [bias | input rows][vector of the group][width].
+    """
+    vectors = zero[0]
+    stride = len(vectors) * width
+    for group in range(groups):
+        at = group * (1 + inputs) * stride
+        z = load_many(vectors, weights, at)
+        z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
+        store_many(y, group * stride, z)
+        for k in range(group * stride, (group + 1) * stride, width):
+            store(y, k, activate(activation, load(vectors[0], y, k)))
+    if activation == SOFTMAX:
+        softmax(y, outputs)
+
+
+@njit(**JIT)
+def dense_dot_step(zero, padded_inputs, outputs, width, activation, weights, x, y):  # type: ignore[no-untyped-def]
+    """y = activation(weight @ x + bias) for few outputs: one dot product each.
+
+    A block of `width` outputs would leave most lanes idle, and most heads have a single output.
+    weights: outputs x [padded_inputs], then the biases. x is padded with finite values.
+    """
+    like = zero[0][0]
+    for k in range(outputs):
+        z = like
+        for j in range(0, padded_inputs, width):
+            z = fma(load(like, weights, k * padded_inputs + j), load(like, x, j), z)
+        put(y, k, total(z) + get(weights, outputs * padded_inputs + k))
+    store(y, 0, activate(activation, load(like, y, 0)))
+    if activation == SOFTMAX:
+        softmax(y, outputs)
+
+
+@njit(**JIT)
+def affine_step(zero, padded, width, weights, x, y):  # type: ignore[no-untyped-def]
+    """y = scale * x + shift, rounded once. weights: [scale | shift], both padded with zeros."""
+    like = zero[0][0]
+    for k in range(0, padded, width):
+        scale, shift = load(like, weights, k), load(like, weights, padded + k)
+        store(y, k, fma(scale, load(like, x, k), shift))

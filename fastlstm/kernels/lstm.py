@@ -1,0 +1,43 @@
+"""One fused LSTM step: twin of reference.lstm_step."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from fastlstm.kernels.activations import sigmoid, tanh
+from fastlstm.kernels.simd import (
+    JIT,
+    TINY,
+    accumulate,
+    flush_tiny,
+    fma,
+    load,
+    load_many,
+    mul,
+    splat,
+    store,
+)
+
+
+@njit(**JIT)
+def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd):  # type: ignore[no-untyped-def]
+    """One step over every block of `width` units; `c` is updated in place, h goes to `h_new`.
+
+    weights: blocks x [bias | inputs | hidden rows][gate i f g o][width]. The weights stream once;
+    the four gates of a block stay in registers until its new h and c are stored.
+    Odd steps walk the blocks backwards, so that what was read last is still in L1.
+    """
+    gates = zero[0]
+    stride = 4 * width
+    tiny = splat(gates[0], TINY)
+    for n in range(blocks):
+        block = n + odd * (blocks - 1 - 2 * n)
+        at = block * (1 + inputs + hidden) * stride
+        unit = block * width
+        z = load_many(gates, weights, at)
+        z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
+        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden)
+        i, f, g, o = sigmoid(z[0]), sigmoid(z[1]), tanh(z[2]), sigmoid(z[3])
+        cell = flush_tiny(fma(f, load(tiny, c, unit), mul(i, g)), tiny)
+        store(c, unit, cell)
+        store(h_new, unit, mul(o, tanh(cell)))

@@ -1,0 +1,40 @@
+"""One fused Elman step: twin of reference.rnn_step."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from fastlstm.kernels.dense import activate
+from fastlstm.kernels.simd import (
+    JIT,
+    TINY,
+    accumulate,
+    flush_tiny,
+    load,
+    load_many,
+    splat,
+    store,
+    store_many,
+)
+
+
+@njit(**JIT)
+def rnn_step(zero, inputs, hidden, groups, width, activation, weights, x, h, h_new, odd):  # type: ignore[no-untyped-def]
+    """One step, in groups of as many blocks of `width` units as zero[0] has vectors.
+
+    weights: groups x [bias | inputs | hidden rows][block of the group][width]. A group shares
+    each broadcast of x and h. Odd steps walk the groups backwards: what was read last is in L1.
+    """
+    vectors = zero[0]
+    stride = len(vectors) * width
+    tiny = splat(vectors[0], TINY)
+    for n in range(groups):
+        group = n + odd * (groups - 1 - 2 * n)
+        at = group * (1 + inputs + hidden) * stride
+        z = load_many(vectors, weights, at)
+        z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
+        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden)
+        store_many(h_new, group * stride, z)
+        for k in range(group * stride, (group + 1) * stride, width):
+            new = activate(activation, load(tiny, h_new, k))
+            store(h_new, k, flush_tiny(new, tiny))

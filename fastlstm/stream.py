@@ -1,0 +1,372 @@
+"""Stream: one live sequence through a Model, in the compiled kernels. No torch, no allocation a step.
+
+The hot path is `push`: one call into machine code that checks the sample, steps and returns.
+Whatever that call declines goes through `_accept`, which is slow and says what was wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final, TypeAlias
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastlstm.errors import InputError, SnapshotError, StreamBusyError
+from fastlstm.kernels import network
+from fastlstm.kernels.packing import Plan, Spec, aligned, pack
+from fastlstm.model import Affine, Array, Dense, Layer, Model
+
+Sample: TypeAlias = ArrayLike
+
+_HEADER_FLOATS: Final = network.HEADER_BYTES // 4
+_SNAPSHOT: Final = struct.Struct("<8s16sQ")
+_MAGIC: Final = b"FLSTM\x00\x00\x01"
+
+
+class _Compiled:
+    """What all streams of one Model share: machine code, packed weights, the first memory."""
+
+    def __init__(self, model: Model) -> None:
+        packed = pack([_spec(model, k, layer) for k, layer in enumerate(model.layers)])
+        self.plan = packed.plan
+        self.weights = packed.weights
+        self.initial = aligned(_HEADER_FLOATS + len(packed.memory))
+        self.initial[_HEADER_FLOATS:] = packed.memory
+        header = self.initial[:_HEADER_FLOATS].view(np.int64)
+        header[network.WEIGHTS // 8] = self.weights.ctypes.data
+        header[network.ARRAY_TYPE // 8] = id(np.ndarray)
+        header[network.FLOAT_TYPE // 8] = id(float)
+        header[network.FLOAT32 // 8] = id(np.dtype(np.float32))
+        header[network.FIELDS // 8] = network.OBJECT_HEADER
+        self.program = _program(packed.plan)
+        self.digest = _digest(model)
+        # Where the state vectors lie after an even and after an odd number of steps, as slices.
+        self.states = tuple(
+            (
+                _state_place(packed.plan, s.layer, s.name, 1, s.size),
+                _state_place(packed.plan, s.layer, s.name, 0, s.size),
+            )
+            for s in model.states
+        )
+
+
+class Stream:
+    """One live sequence: feed it samples, it carries the state.
+
+    Not for two threads at a time (that raises StreamBusyError), but any number of streams share
+    one Model. Compiling happens here, in the constructor, never later; the machine code is kept
+    on disk for the next process.
+    """
+
+    __slots__ = (
+        "_code",
+        "_header",
+        "_memory",
+        "_model",
+        "_output_size",
+        "_push",
+        "_step",
+        "output",
+    )
+
+    #: (output_size,) float32, read-only: the last output. One buffer, overwritten by each push.
+    output: Array
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._code = _compiled(model)
+        self._memory = aligned(len(self._code.initial))
+        self._memory[:] = self._code.initial
+        self._header = self._memory[:_HEADER_FLOATS].view(np.int64)
+        self._output_size = model.output_size
+        start = _HEADER_FLOATS + self._code.plan.output
+        self.output = self._memory[start : start + self._output_size]
+        self.output.setflags(write=False)
+        self._push = self._code.program.push
+        self._step = self._code.program.step
+        if not _fields_are_known():
+            self._push, self._step = _by_address(self._code)
+
+    @property
+    def model(self) -> Model:
+        """The model this stream runs."""
+        return self._model
+
+    @property
+    def steps(self) -> int:
+        """Samples taken since the start or the last reset."""
+        return int(self._header[network.STEPS // 8])
+
+    @property
+    def state(self) -> tuple[Array, ...]:
+        """Copies of the state vectors, in the order of Model.states, (hidden_size,) float32 each."""
+        with self._claimed():
+            return self._copy_state()
+
+    def push(self, x: Sample) -> None:
+        """Take one sample: (input_size,) float32, or a plain float where input_size is 1.
+
+        The result is in `output`. Other numbers and layouts are converted, which is slower. Raises
+        InputError, with the state as it was, for a wrong size or type, NaN or infinity.
+        """
+        if (status := self._push(x, self._memory)) and self._push(
+            self._accept(x, status), self._memory
+        ):
+            raise StreamBusyError(_BUSY_MESSAGE)
+
+    def step(self, x: Sample) -> Array:
+        """As `push`, and return the output as a fresh array, safe to keep: (output_size,) float32."""
+        y = np.empty(self._output_size, np.float32)
+        if (status := self._step(x, self._memory, y)) and self._step(
+            self._accept(x, status), self._memory, y
+        ):
+            raise StreamBusyError(_BUSY_MESSAGE)
+        return y
+
+    def run(self, x: ArrayLike) -> Array:
+        """Take a block of samples: (time, input_size) -> (time, output_size) float32.
+
+        The same state and the same bits as that many steps; zero steps are fine. Where input_size
+        is 1, (time,) will do. Releases the GIL. Raises InputError before the state changes.
+        """
+        block = self._block(x)
+        y = np.empty((len(block), self._output_size), np.float32)
+        self._advance(block.ctypes.data, self._model.input_size, y)
+        return y
+
+    def forecast(self, steps: int) -> Array:
+        """Closed loop: each output is the next input, `steps` times -> (steps, output_size) float32.
+
+        The state moves on with the forecast; take a snapshot before to come back. Needs
+        output_size == input_size and at least one sample taken before.
+        """
+        if steps < 0:
+            raise InputError(f"forecast: expected a number of steps of at least 0, found {steps}")
+        if self._model.input_size != self._output_size:
+            raise InputError(
+                f"forecast: feeds outputs back as inputs, but this model takes "
+                f"{self._model.input_size} values and puts out {self._output_size}"
+            )
+        if not self.steps:
+            raise InputError("forecast: expected at least one sample before it; push or run some")
+        y = np.empty((steps + 1, self._output_size), np.float32)
+        y[0] = self.output
+        # Row k of y is the input of the step that writes row k + 1.
+        self._advance(y.ctypes.data, self._output_size, y[1:])
+        return y[1:]
+
+    def snapshot(self) -> bytes:
+        """The whole state as a few bytes, restorable in another process or on another machine."""
+        with self._claimed():
+            vectors = [self.output.copy(), *self._copy_state()]
+            head = _SNAPSHOT.pack(_MAGIC, self._code.digest, self.steps)
+        body = head + b"".join(vector.astype("<f4").tobytes() for vector in vectors)
+        return body + zlib.crc32(body).to_bytes(4, "little")
+
+    def restore(self, snapshot: bytes | bytearray | memoryview) -> None:
+        """Go back to a snapshot of the same model. Raises SnapshotError before the state changes."""
+        content = bytes(snapshot)
+        sizes = [self._output_size, *(s.size for s in self._model.states)]
+        expected = _SNAPSHOT.size + 4 * sum(sizes) + 4
+        if not content.startswith(_MAGIC):
+            raise SnapshotError("snapshot: not one of fastlstm, or of a version it cannot read")
+        if content[8:24] != self._code.digest:
+            raise SnapshotError("snapshot: taken from a model with other weights or layers")
+        if len(content) != expected:
+            raise SnapshotError(
+                f"snapshot: expected {expected} bytes, found {len(content)}: it was cut or padded"
+            )
+        if zlib.crc32(content[:-4]).to_bytes(4, "little") != content[-4:]:
+            raise SnapshotError("snapshot: its checksum does not match: it was damaged")
+        steps = _SNAPSHOT.unpack_from(content)[2]
+        values = np.frombuffer(content[_SNAPSHOT.size : -4], "<f4").astype(np.float32)
+        output, *states = np.split(values, np.cumsum(sizes)[:-1])
+        with self._claimed():
+            self._header[network.STEPS // 8] = steps
+            start = _HEADER_FLOATS + self._code.plan.output
+            self._memory[start : start + self._output_size] = output
+            for place, vector in zip(self._state_places(), states, strict=True):
+                self._memory[place] = vector
+
+    def reset(self) -> None:
+        """Begin a new sequence in the model's initial state; `output` becomes zeros."""
+        with self._claimed():
+            self._header[network.STEPS // 8] = 0
+            self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]
+
+    def _advance(self, x_address: int, x_stride: int, y: Array) -> None:
+        status = self._code.program.run(
+            self._memory.ctypes.data, x_address, x_stride, y.ctypes.data, len(y)
+        )
+        if status == network.IN_USE:
+            raise StreamBusyError(_BUSY_MESSAGE)
+
+    def _state_places(self) -> list[slice]:
+        return [places[self.steps & 1] for places in self._code.states]
+
+    def _copy_state(self) -> tuple[Array, ...]:
+        return tuple(self._memory[place].copy() for place in self._state_places())
+
+    @contextmanager
+    def _claimed(self) -> Iterator[None]:
+        """Keep every other thread out; raises StreamBusyError if one is in."""
+        address = self._memory.ctypes.data
+        if not network.claim(address):
+            raise StreamBusyError(_BUSY_MESSAGE)
+        try:
+            yield
+        finally:
+            network.release(address)
+
+    def _accept(self, x: Any, status: int) -> Array:
+        """The sample as the kernel takes it; raises what explains `status`."""
+        if status == network.IN_USE:
+            raise StreamBusyError(_BUSY_MESSAGE)
+        size = self._model.input_size
+        array = _numbers(x, f"{size} float32 values" if size > 1 else "one number")
+        if array.ndim == 0 and size == 1:
+            array = array.reshape(1)
+        if array.shape != (size,):
+            hint = "; for a block of samples call run" if array.ndim == 2 else ""
+            raise InputError(f"sample: expected shape ({size},), found {array.shape}{hint}")
+        _check_finite(array, x)
+        return array
+
+    def _block(self, x: Any) -> Array:
+        size = self._model.input_size
+        array = _numbers(x, f"a block of shape (time, {size})")
+        if array.ndim == 1 and size == 1:
+            array = array[:, np.newaxis]
+        if array.ndim != 2 or array.shape[1] != size:
+            hint = "; for one sample call step or push" if array.ndim < 2 else ""
+            raise InputError(f"run: expected shape (time, {size}), found {array.shape}{hint}")
+        _check_finite(array, x)
+        return array
+
+
+_BUSY_MESSAGE = (
+    "this stream is in use by another thread; give each thread its own stream of the model, "
+    "or guard the stream with a lock"
+)
+
+
+def _numbers(x: Any, expected: str) -> Array:
+    """`x` as a C-ordered float32 array; refuses what is no real number."""
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"expected {expected}, found {type(x).__name__}: {error}") from None
+    if array.dtype.kind not in "fiu":
+        found = f"an array of {array.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
+        raise InputError(f"expected {expected}, found {found}: convert it to float32 numbers")
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, np.float32).reshape(array.shape)
+
+
+def _check_finite(array: Array, given: Any) -> None:
+    if np.isfinite(array).all():
+        return
+    where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+    value = np.asarray(given).reshape(array.shape)[where]
+    problem = "too large for float32" if np.isfinite(value) else "not a finite number"
+    raise InputError(
+        f"sample: {value} at index {where} is {problem}; the state is unchanged: "
+        "drop or repair the value and go on"
+    )
+
+
+def _spec(model: Model, position: int, layer: Layer) -> Spec:
+    initial = tuple(s.initial for s in model.states if s.layer == position)
+    arrays = dict(layer.arrays)
+    sizes = (layer.input_size, layer.output_size)
+    if isinstance(layer, Dense):
+        arrays.setdefault("bias", np.zeros(layer.output_size, np.float32))
+        return Spec("Dense", *sizes, arrays, layer.activation)
+    if isinstance(layer, Affine):
+        return Spec("Affine", *sizes, arrays)
+    zeros = np.zeros(len(layer.weight_ih_l0), np.float32)
+    arrays.setdefault("bias_ih_l0", zeros)
+    arrays.setdefault("bias_hh_l0", zeros)
+    nonlinearity = layer.options.get("nonlinearity", "linear")
+    return Spec(layer.kind, *sizes, arrays, nonlinearity, initial)
+
+
+def _state_place(plan: Plan, layer: int, name: str, parity: int, size: int) -> slice:
+    where = plan.layers[layer]
+    start = _HEADER_FLOATS + (where.result[parity] if name == "h" else where.cell)
+    return slice(start, start + size)
+
+
+def _digest(model: Model) -> bytes:
+    """16 bytes that tell one model's weights and structure from another's, on any machine."""
+    sha = hashlib.sha256()
+    for layer in model.layers:
+        sha.update(f"{layer!r} ".encode())
+        for name, array in sorted(layer.arrays.items()):
+            sha.update(f"{name} {array.shape} ".encode() + array.astype("<f4").tobytes())
+    return sha.digest()[:16]
+
+
+_lock = threading.Lock()
+_models: WeakKeyDictionary[Model, _Compiled] = WeakKeyDictionary()
+
+
+def _compiled(model: Model) -> _Compiled:
+    with _lock:
+        if model not in _models:
+            _models[model] = _Compiled(model)
+        return _models[model]
+
+
+@cache
+def _program(plan: Plan) -> network.Program:
+    return network.compile_network(plan)
+
+
+def _by_address(code: _Compiled) -> tuple[Callable[..., int], Callable[..., int]]:
+    """`push` and `step` for a Python build whose arrays the kernels cannot read themselves."""
+    inputs, outputs = code.plan.inputs, code.plan.outputs
+
+    def step(x: Any, memory: Array, y: Array) -> int:
+        if type(x) is not np.ndarray or x.dtype != np.float32 or x.shape != (inputs,):
+            return network.NOT_PLAIN
+        if not np.isfinite(x).all():
+            return network.NOT_FINITE
+        x = np.ascontiguousarray(x)
+        return code.program.run(memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1)
+
+    def push(x: Any, memory: Array) -> int:
+        return step(x, memory, np.empty(outputs, np.float32))
+
+    return push, step
+
+
+@cache
+def _fields_are_known() -> bool:
+    """Whether arrays and floats of this Python build lie in memory as the kernels read them."""
+    array = np.zeros(3, np.float32)
+    value = 1.5
+    fields = id(array) + network.OBJECT_HEADER
+
+    def word(address: int) -> int:
+        return ctypes.c_int64.from_address(address).value
+
+    return (
+        word(fields - 8) == id(np.ndarray)
+        and word(fields + network.DATA) == array.ctypes.data
+        and word(fields + network.NDIM) & 0xFFFFFFFF == 1
+        and word(word(fields + network.DIMENSIONS)) == 3
+        and word(word(fields + network.STRIDES)) == 4
+        and word(fields + network.DTYPE) == id(np.dtype(np.float32))
+        and word(id(value) + network.OBJECT_HEADER - 8) == id(float)
+        and ctypes.c_double.from_address(id(value) + network.OBJECT_HEADER).value == value
+    )
