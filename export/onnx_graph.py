@@ -5,15 +5,14 @@ Written node by node from the arrays; torch has no part in it.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlstm import reference
 from fastlstm.errors import ExportError, MissingExtraError
 from fastlstm.model import GRU, LSTM, RNN, Affine, Dense
 
+from .card import KEY, state_names, to_json
 from .replay import Exported, check_place, put, replay
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 # Opset 17 and IR 8 are of 2022: ONNX Runtime 1.13 and later read them, and nothing newer is used.
 OPSET, IR_VERSION = 17, 8
-METADATA_KEY = "fastlstm"
-CHECK_STEPS = 16
 # Blocks of H rows in ONNX's gate order, as positions in PyTorch's: i o f c from i f g o; z r h
 # from r z n.
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
@@ -57,13 +54,9 @@ def write(model: Model, path: str | Path) -> Exported:
 def initial_states(model: Model, batch: int = 1) -> dict[str, NDArray[np.float32]]:
     """What to feed at the start of a stream: by input name, each (batch, H)."""
     return {
-        _names(state)[0]: np.repeat(state.initial[None], batch, axis=0) for state in model.states
+        state_names(state)[0]: np.repeat(state.initial[None], batch, axis=0)
+        for state in model.states
     }
-
-
-def _names(state: Any) -> tuple[str, str]:
-    """Input and output of one state vector: h0_l2 and hN_l2 for `h` of Model.layers[2]."""
-    return f"{state.name}0_l{state.layer}", f"{state.name}N_l{state.layer}"
 
 
 def build(model: Model, *, bare: bool = False) -> onnx.ModelProto:
@@ -127,7 +120,7 @@ class _Graph:
         last = ("time", *((1,) if wide else ()), "batch") if self.bare else first
         before, after = (
             [
-                value(_names(state)[end], *((1,) if self.bare else ()), "batch", state.size)
+                value(state_names(state)[end], *((1,) if self.bare else ()), "batch", state.size)
                 for state in model.states
             ]
             for end in (0, 1)
@@ -145,7 +138,7 @@ class _Graph:
             ir_version=IR_VERSION,
             producer_name="fastlstm",
         )
-        helper.set_model_props(proto, {METADATA_KEY: json.dumps(_about(model))})
+        helper.set_model_props(proto, {KEY: to_json(model)})
         return proto
 
     def node(self, kind: str, inputs: list[str], output: str | list[str], **attributes: Any) -> str:
@@ -178,7 +171,7 @@ class _Graph:
         if layer.bias_ih_l0 is not None and layer.bias_hh_l0 is not None:
             both = [gates(layer.bias_ih_l0), gates(layer.bias_hh_l0)]
             bias = self.constant(f"l{k}_B", np.concatenate(both, axis=1))
-        names = [_names(state) for state in self.model.states if state.layer == k]
+        names = [state_names(state) for state in self.model.states if state.layer == k]
         before, after = [n[0] for n in names], [n[1] for n in names]
         axis = "" if self.bare else self.constant("axis0", [0])
         if not self.bare:
@@ -209,30 +202,3 @@ class _Graph:
             return x
         axis = {"axis": -1} if layer.activation == "softmax" else {}
         return self.node(ACTIVATIONS[layer.activation], [x], f"l{k}_{layer.activation}", **axis)
-
-
-def _about(model: Model) -> dict[str, Any]:
-    """What the file says of itself: the architecture, the states to feed, and a check vector."""
-    x = reference.check_input(model, CHECK_STEPS)
-    return {
-        "layers": [
-            {
-                "kind": layer.kind,
-                "input_size": layer.input_size,
-                "output_size": layer.output_size,
-                **layer.options,
-            }
-            for layer in model.layers
-        ],
-        "states": [
-            {
-                "input": _names(state)[0],
-                "output": _names(state)[1],
-                "size": state.size,
-                "initial": state.initial.tolist(),
-            }
-            for state in model.states
-        ],
-        "check_input": x.tolist(),
-        "check_output": reference.run(model, x).tolist(),
-    }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Graph = Any | bytes | str | Path | None
 
 
-def start(graph: Graph) -> Any:
+def start(graph: Any) -> Any:
     """An onnxruntime.InferenceSession for one latency-bound stream."""
     try:
         import onnxruntime
@@ -39,9 +39,10 @@ def start(graph: Graph) -> Any:
     # 5, and a sequence call does not notice.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.log_severity_level = 3
-    source = str(graph) if isinstance(graph, str | Path) else graph
-    if hasattr(source, "SerializeToString"):
-        source = source.SerializeToString()
+    if isinstance(graph, str | Path):
+        source: str | bytes = str(graph)
+    else:
+        source = graph if isinstance(graph, bytes) else graph.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
@@ -129,7 +130,7 @@ class OnnxBindingSession(_Ort):
     def _bind(self, steps: int) -> tuple[Floats, Floats, list[Any]]:
         """Buffers for x and y of `steps` steps, and the bindings that read states 0 and 1."""
         if steps not in self.bound:
-            x = np.zeros(self.laid_out(np.zeros((steps, self.model.input_size))).shape, np.float32)
+            x = self.laid_out(np.zeros((steps, self.model.input_size), np.float32))
             feed = dict(zip(self.inputs, (x, *self.buffers[0]), strict=True))
             y = self.session.run(self.outputs[:1], feed)[0]
             bindings = []
