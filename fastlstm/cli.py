@@ -6,7 +6,9 @@ traceback.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
@@ -25,20 +27,17 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
-from fastlstm.errors import FastLSTMError, InputError
+from fastlstm.errors import FastLSTMError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
-    from fastlstm.model import Model
 
 app = typer.Typer(
     name="fastlstm",
     help="Train a recurrent network, keep it as one small file, run it anywhere, and prove that "
     "the numbers are the same.",
-    epilog="Example: fastlstm train co2 --out runs/co2",
+    epilog="Example: fastlstm train sunspots --out runs/sunspots",
     no_args_is_help=True,
     add_completion=False,
     # Joins the lines of a docstring's paragraph; the default keeps their breaks.
@@ -61,8 +60,10 @@ Data = Annotated[
     Path, typer.Option("--data", help="The series: CSV, Parquet or NumPy (.npy, .npz).")
 ]
 Columns = Annotated[
-    list[str], typer.Option("--column", help="A column to read; give it again for each input.")
+    list[str] | None,
+    typer.Option("--column", help="A column to read; give it again for each input."),
 ]
+Time = Annotated[str | None, typer.Option("--time", help="The column that holds the time.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here, as JSON.")]
 
 
@@ -105,14 +106,23 @@ def _progress(title: str) -> Iterator[Callable[[str], None]]:
 def _room_for(*paths: Path | None) -> None:
     """Make the folders for the results now: what cannot be written fails before the work."""
     for path in paths:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if path is None:
+            continue
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
     if path is not None:
         path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
         print(f"wrote {path}")
+
+
+def _list_files(paths: Iterable[Path]) -> None:
+    print("Files to look at:")
+    for path in paths:
+        print(f"  {path}")
 
 
 def _version(wanted: bool) -> None:
@@ -133,6 +143,109 @@ def _app(
 
 
 @app.command(
+    epilog="Example: fastlstm train sunspots --out runs/sunspots --set training.max_epochs=200"
+)
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A ready recipe's name, or a TOML file.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A series to read instead of the recipe's.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="The run folder; without it, runs/ and the recipe's name."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was stopped in the folder.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe."),
+    ] = None,
+) -> None:
+    """Train a recipe into a run folder: model, metrics beside a naive baseline, history, plots."""
+    from fastlstm import cli_tables
+    from fastlstm.train import fit, load_recipe
+
+    plan = load_recipe(recipe, data=data, overrides=dict(map(_setting, settings or ())))
+    done = fit(plan, out or Path("runs", plan.name), resume=resume)
+    console = _console()
+    console.print(cli_tables.scores("Trained", done.metrics))
+    _list_files(done.files)
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """KEY=VALUE with the value read as TOML: a number, true, [1, 2]; a bare word is a string."""
+    import tomllib
+
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise typer.BadParameter(
+            f"expected KEY=VALUE, such as training.max_epochs=50; found {text!r}",
+            param_hint="--set",
+        )
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+@app.command(epilog="Example: fastlstm evaluate model.safetensors --data new.csv --column sunspots")
+def evaluate(
+    model: ModelFile,
+    data: Data,
+    columns: Columns = None,
+    time: Time = None,
+    json_file: Json = None,
+) -> None:
+    """Stream a series through a model and measure its error beside the naive last value."""
+    import fastlstm
+    from fastlstm import cli_series, cli_tables
+    from fastlstm import train as training
+
+    _room_for(json_file)
+    network = fastlstm.load(model)
+    figures = training.evaluate(network, cli_series.read(network, data, columns, time))
+    _console().print(cli_tables.scores("Evaluated", figures))
+    _write_json(json_file, figures)
+
+
+@app.command(
+    epilog="Example: fastlstm forecast model.safetensors --data sunspots.csv --time year -n 22"
+)
+def forecast(
+    model: ModelFile,
+    data: Data,
+    steps: Annotated[int, typer.Option("-n", "--steps", min=1, help="How many steps ahead.")],
+    columns: Columns = None,
+    time: Time = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write CSV here; else to the screen.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the forecast here (.png).")
+    ] = None,
+) -> None:
+    """Stream a series in, then go on from its end: each prediction is the next input."""
+    import fastlstm
+    from fastlstm import cli_series
+
+    _room_for(output, plot)
+    network = fastlstm.load(model)
+    series = cli_series.read(network, data, columns, time)
+    continued = cli_series.carry_on(network, series, steps)
+    if output is None:
+        sys.stdout.write(continued.csv())
+    else:
+        output.write_text(continued.csv(), "utf-8")
+        print(f"wrote {output}")
+    if plot is not None:
+        continued.plot(plot)
+        print(f"wrote {plot}", file=sys.stderr if output is None else sys.stdout)
+
+
+@app.command(
     epilog="Example: (echo 0.1; echo 0.2) | fastlstm stream model.safetensors",
 )
 def stream(model: ModelFile) -> None:
@@ -143,51 +256,12 @@ def stream(model: ModelFile) -> None:
     stream goes on as if it had not come; the exit code is then 1 at the end, and 0 if every line
     was good.
     """
-    import io
-
     import fastlstm
+    from fastlstm import cli_stream
 
-    live = fastlstm.load(model).stream()
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        # Bytes that are no UTF-8 make one bad line, not the end of the stream.
-        sys.stdin.reconfigure(errors="backslashreplace")
-    if sys.stdin.isatty():
-        inputs = live.model.input_size
-        wanted = "one number" if inputs == 1 else f"{inputs} numbers"
-        print(f"Type {wanted} a line; end with Ctrl-D.", file=sys.stderr)
-    bad = 0
-    for number, line in enumerate(sys.stdin, 1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        try:
-            y = live.step(_sample(line, live.model.input_size))
-        except InputError as error:
-            _complain(f"line {number}: {error}; this line is left out and the stream goes on")
-            bad += 1
-            continue
-        # Each value as the shortest text that reads back as the same float32.
-        print(",".join(map(str, y)), flush=True)
+    bad = cli_stream.relay(fastlstm.load(model).stream(), _complain)
     if bad:
         raise typer.Exit(1)
-
-
-def _sample(line: str, size: int) -> NDArray[Any]:
-    """The numbers of one line: (size,) float32."""
-    import numpy as np
-
-    words = line.split(",") if "," in line else line.split()
-    if len(words) != size:
-        raise InputError(f"expected {size} number{'s' * (size != 1)}, found {len(words)}")
-    values = []
-    for word in words:
-        try:
-            # float() would take 1_0 for 10.
-            values.append(float(word.replace("_", "x")))
-        except ValueError:
-            found = repr(word.strip()[:40])
-            raise InputError(f"expected a number, found {found}") from None
-    with np.errstate(over="ignore"):  # beyond float32: an infinity, which the stream refuses
-        return np.array(values, np.float64).astype(np.float32)
 
 
 @app.command(epilog="Example: fastlstm verify model.safetensors --steps 10000 --json report.json")
@@ -257,12 +331,9 @@ def bench(
     import fastlstm.bench as timing
     from fastlstm import cli_tables
 
+    sizes = _sizes(hidden)
     _room_for(json_file)
-    models: dict[str, Model]
-    if model is not None:
-        models = {model.stem: fastlstm.load(model)}
-    else:
-        models = timing.lstm_models(_sizes(hidden))
+    models = {model.stem: fastlstm.load(model)} if model else timing.lstm_models(sizes)
     with _progress("Timing") as progress:
         result = timing.compare(models, progress=progress)
     for table in cli_tables.timings(result):

@@ -60,6 +60,25 @@ def verdicts(report: Report) -> Table:
     return table
 
 
+def scores(title: str, figures: Mapping[str, Any]) -> Table:
+    """Our errors beside the naive ones, one row for each target column and one for all."""
+    unit = f" ({figures['unit']})" if figures.get("unit") else ""
+    table = _table(
+        f"{title}: {figures['series']}, {figures['steps']} steps{unit}",
+        ["error"],
+        ["model", "naive last value", "model / naive"],
+    )
+    for name, row in (("", figures), *figures.get("columns", {}).items()):
+        of = f" of {name}" if name else ""
+        for label, key in (("RMSE", "rmse"), ("MAE", "mae")):
+            ours, naive = row[key], row[f"naive_{key}"]
+            ratio = ours / naive if naive else None
+            table.add_row(
+                escape(label + of), f"{ours:#.4g}", f"{naive:#.4g}", _figure(ratio, ".3f")
+            )
+    return table
+
+
 def timings(result: Any) -> list[Table]:
     """One table for each model and way of calling it, the contenders below one another."""
     tables = []

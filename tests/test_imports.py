@@ -40,6 +40,8 @@ RULES = {
     "fastlstm.__init__": Rule((*RUNTIME, "readers", "roads"), ()),
     "fastlstm.__main__": Rule(("cli",), ()),
     "fastlstm.cli": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_series": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_stream": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_tables": Rule(ANYTHING, ANYTHING),
     "fastlstm.errors": Rule((), ("numpy",)),
     "fastlstm.model": Rule(("errors",), ("numpy",)),

@@ -1,0 +1,59 @@
+"""`fastlstm stream`: samples in from standard input, one a line, each answered at once."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastlstm.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from fastlstm.stream import Stream
+
+
+def relay(stream: Stream, complain: Callable[[str], None]) -> int:
+    """Answer every line of standard input; return how many were bad and left out."""
+    size = stream.model.input_size
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are no UTF-8 make one bad line, not the end of the stream.
+        sys.stdin.reconfigure(errors="backslashreplace")
+    if sys.stdin.isatty():
+        wanted = "one number" if size == 1 else f"{size} numbers"
+        sys.stderr.write(f"Type {wanted} a line; end with Ctrl-D.\n")
+    bad = 0
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            y = stream.step(_sample(line, size))
+        except InputError as error:
+            complain(f"line {number}: {error}; this line is left out and the stream goes on")
+            bad += 1
+            continue
+        # Each value as the shortest text that reads back as the same float32.
+        sys.stdout.write(",".join(map(str, y)) + "\n")
+        sys.stdout.flush()
+    return bad
+
+
+def _sample(line: str, size: int) -> NDArray[np.float64]:
+    """The numbers of one line: (size,) float64, for the stream to judge and to round."""
+    words = line.split(",") if "," in line else line.split()
+    if len(words) != size:
+        raise InputError(f"expected {size} number{'s' * (size != 1)}, found {len(words)}")
+    values = []
+    for word in words:
+        try:
+            # float() would take 1_0 for 10.
+            values.append(float(word.replace("_", "x")))
+        except ValueError:
+            found = repr(word.strip()[:40])
+            raise InputError(f"expected a number, found {found}") from None
+    return np.array(values)

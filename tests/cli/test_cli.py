@@ -1,0 +1,188 @@
+"""The `fastlstm` command: help, verify, inspect, export and bench."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import fastlstm
+
+COMMANDS = ("train", "evaluate", "forecast", "stream", "verify", "export", "bench", "inspect")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_text_has_an_example(run, command):
+    result = run(command, "--help")
+    assert result.code == 0
+    assert re.search(rf"Example: .*fastlstm {command} ", result.out)
+
+
+def test_the_help_lists_every_command_and_asking_for_none_shows_it(run):
+    listed = run("--help").out
+    assert all(command in listed for command in COMMANDS)
+    shown = run()
+    assert shown.code == 2
+    assert all(command in shown.out + shown.err for command in COMMANDS)
+
+
+def test_without_typer_one_line_names_the_extra():
+    source = "import sys; sys.modules['typer'] = None; from fastlstm.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: the fastlstm command needs typer, which is not installed. "
+        "Install it with: pip install 'fastlstm[cli]'"
+    ]
+
+
+@dataclass
+class Road:
+    """A road made of the reference itself, off by `shift`."""
+
+    name: str
+    shift: float = 0.0
+    lacks: str = ""
+
+    def missing(self):
+        return self.lacks
+
+    def prepare(self, model):
+        def road(x):
+            output, state = fastlstm.reference.run_with_state(model, x, np.float32)
+            return output + self.shift, state
+
+        return road
+
+
+def test_verify_shows_and_writes_every_road(run, model_file, monkeypatch, tmp_path):
+    roads = [Road("plain float32"), Road("other [x]", lacks="needs otherlib: pip install otherlib")]
+    monkeypatch.setattr("fastlstm.roads.ROADS", roads)
+    target = tmp_path / "new" / "report.json"
+    result = run("verify", model_file, "--steps", 50, "--json", target)
+    assert result.code == 0
+    assert "Verifying: plain float32" in result.err
+    (row,) = (line for line in result.out.splitlines() if "plain float32" in line)
+    assert row.split()[-1] == "ok"
+    (row,) = (line for line in result.out.splitlines() if "other [x]" in line)
+    assert "missing: needs otherlib: pip install otherlib" in row
+    written = json.loads(target.read_text())
+    assert [(r["road"], r["verdict"], r["steps"]) for r in written["rows"]] == [
+        ("plain float32", "ok", 50),
+        ("other [x]", "missing", 0),
+    ]
+    assert 0 < written["rows"][0]["max_abs_error"] <= written["rows"][0]["bound"]
+
+
+def test_verify_fails_when_a_road_is_wrong_and_names_it(run, model_file, monkeypatch):
+    monkeypatch.setattr("fastlstm.roads.ROADS", [Road("good"), Road("off", shift=1e-4)])
+    result = run("verify", model_file, "--steps", 50)
+    assert result.code == 1
+    assert result.error == "error: not within bounds: off"
+
+
+def test_inspect_shows_layers_metadata_and_digest(run, model, model_file):
+    result = run("inspect", model_file)
+    assert result.code == 0
+    (row,) = (line for line in result.out.splitlines() if "LSTM" in line)
+    assert row.split() == ["1", "LSTM", "2", "5", "180", "h", "(5),", "c", "(5)"]
+    assert f"{model.num_parameters} " in result.out
+    assert "made for the tests [1]" in result.out
+    assert re.search(r"sha256:[0-9a-f]{64}", result.out)
+    assert f"{model_file.stat().st_size:,} bytes" in result.out
+
+
+def test_export_writes_the_file_and_says_how_it_was_checked(run, model, model_file, tmp_path):
+    ort = pytest.importorskip(
+        "onnxruntime", reason="needs onnxruntime: pip install 'fastlstm[onnx]'"
+    )
+    target = tmp_path / "new" / "model.onnx"
+    result = run("export", model_file, "--to", "onnx", "-o", target)
+    assert result.code == 0, result.err
+    assert f"wrote {target}" in result.out
+    error, bound = re.search(r"greatest error (\S+), bound (\S+)", result.out).groups()
+    assert float(error) <= float(bound)
+    assert "onnxruntime" in result.out
+    assert ort.InferenceSession(target).get_inputs()[0].shape[-1] == model.input_size
+
+
+def test_export_to_an_unknown_format_names_the_known_ones(run, model_file):
+    result = run("export", model_file, "--to", "onxx", "-o", "x")
+    assert result.code != 0
+    assert all(name in result.err for name in ("--to", "onxx", "onnx", "torchscript", "inductor"))
+
+
+@dataclass
+class Timing:
+    """A row as fastlstm.bench makes it."""
+
+    model: str
+    mode: str
+    contender: str
+    median_ns: float | None
+    p99_ns: float | None
+    ratio: float | None
+    error: float | None
+    note: str = ""
+
+
+@dataclass
+class Timings:
+    """A result as fastlstm.bench makes it."""
+
+    rows: tuple[Timing, ...]
+
+    def to_dict(self):
+        return {"rows": [vars(row) for row in self.rows]}
+
+
+def test_bench_shows_and_writes_every_contender(run, model_file, monkeypatch, tmp_path):
+    seen = []
+
+    def compare(models, *, progress):
+        seen.append({name: len(m.layers) for name, m in models.items()})
+        progress("fastlstm")
+        return Timings(
+            (
+                Timing("model", "push", "fastlstm", 512.25, 1024.0, 1.0, 1e-7),
+                Timing("model", "push", "other", None, None, None, None, "not installed"),
+                Timing("model", "sequence", "fastlstm", 99.6, 120.0, 1.0, 1e-7),
+            )
+        )
+
+    monkeypatch.setattr("fastlstm.bench.compare", compare)
+    target = tmp_path / "bench.json"
+    result = run("bench", model_file, "--json", target)
+    assert result.code == 0
+    assert seen == [{"model": 4}]
+    lines = [line.split() for line in result.out.splitlines()]
+    assert ["fastlstm", "512", "1,024", "1.00", "1.00e-07"] in lines
+    assert ["other", "-", "-", "-", "-", "not", "installed"] in lines
+    assert json.loads(target.read_text())["rows"][2]["median_ns"] == 99.6
+
+
+def test_bench_without_a_model_makes_lstms_of_the_sizes_asked_for(run, monkeypatch):
+    seen = {}
+
+    def compare(models, *, progress):
+        seen.update({m.states[0].size: name for name, m in models.items()})
+        return Timings(())
+
+    monkeypatch.setattr("fastlstm.bench.compare", compare)
+    assert run("bench", "--hidden", "1,17").code == 0
+    assert sorted(seen) == [1, 17]
+
+
+@pytest.mark.parametrize("text", ["8,a", "0", "", "8,,9"])
+def test_bench_refuses_sizes_that_are_none(run, text):
+    result = run("bench", "--hidden", text)
+    assert result.code == 2
+    assert "--hidden" in result.err
+    assert "8,32,64" in result.err

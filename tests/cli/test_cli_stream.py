@@ -1,0 +1,92 @@
+"""`fastlstm stream`: in a pipe, line by line, bad lines included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import fastlstm
+
+
+def rows(text: str) -> np.ndarray:
+    return np.array([[float(word) for word in line.split(",")] for line in text.splitlines()])
+
+
+def test_stream_writes_the_predictions_of_the_reference(run, model, model_file):
+    x = np.random.default_rng(0).standard_normal((40, 2)).astype(np.float32)
+    separators = (",", " ", ", ", "\t")
+    lines = [f"{a!s}{separators[k % 4]}{b!s}" for k, (a, b) in enumerate(x)]
+    result = run("stream", model_file, stdin="# a, b\n\n" + "\n".join(lines) + "\n")
+    assert (result.code, result.err) == (0, "")
+    np.testing.assert_allclose(rows(result.out), fastlstm.reference.run(model, x), atol=1e-6)
+    # The printed text holds every bit of the float32 predictions.
+    expected = model.stream().run(x)
+    np.testing.assert_array_equal(rows(result.out).astype(np.float32), expected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("1", "expected 2 numbers, found 1"),
+        ("1 2 3", "expected 2 numbers, found 3"),
+        ("1,,2", "expected 2 numbers, found 3"),
+        ("1,", "expected a number, found ''"),
+        ("1,two", "expected a number, found 'two'"),
+        ("1,1_0", "expected a number, found '1_0'"),
+        ("1 nan", "not a finite number"),
+        ("inf,1", "not a finite number"),
+        ("1e39,1", "too large for float32"),
+    ],
+)
+def test_stream_reports_a_bad_line_and_goes_on_as_if_it_had_not_come(run, model_file, bad, message):
+    good = ["0.1,0.2", "0.3,0.4", "0.5,0.6"]
+    clean = run("stream", model_file, stdin="\n".join(good))
+    result = run("stream", model_file, stdin="\n".join([*good[:2], bad, good[2]]))
+    line = result.error
+    assert line.startswith("error: line 3: ")
+    assert message in line
+    assert result.code == 1
+    assert result.out == clean.out
+
+
+def test_stream_answers_each_line_before_the_next_one_comes(model, model_file):
+    command = [sys.executable, "-m", "fastlstm", "stream", str(model_file)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    deadline = threading.Timer(120, process.kill)  # an answer that never comes fails, not hangs
+    deadline.start()
+    live = model.stream()
+    try:
+        for sample in (b"0.5 -0.5", b"\xff\xfe nonsense", b"1,2"):
+            process.stdin.write(sample + b"\n")
+            if b"nonsense" in sample:
+                assert process.stderr.readline().startswith(b"error: line 2: expected a number")
+                continue
+            x = np.array(sample.replace(b",", b" ").split(), np.float32)
+            answer = rows(process.stdout.readline().decode())
+            np.testing.assert_array_equal(answer.astype(np.float32), [live.step(x)])
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait() == 1
+        assert process.stderr.read() == b""
+    finally:
+        deadline.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def test_stream_into_a_closed_pipe_ends_quietly(model_file):
+    command = [sys.executable, "-m", "fastlstm", "stream", str(model_file)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    _, err = process.communicate(b"1,2\n" * 3, timeout=120)
+    assert err == b""

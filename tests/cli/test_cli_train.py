@@ -1,0 +1,73 @@
+"""`fastlstm train`, `evaluate` and `forecast` on a small series."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import fastlstm
+
+
+def test_train_shows_the_metrics_that_it_writes_and_lists_the_files(trained):
+    folder, out = trained
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (row,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["RMSE"])
+    shown = [float(word) for word in row[1:]]
+    expected = [metrics["rmse"], metrics["naive_rmse"], metrics["rmse"] / metrics["naive_rmse"]]
+    np.testing.assert_allclose(shown, expected, rtol=1e-3)  # four digits are shown
+    listed = [line.strip() for line in out.split("Files to look at:\n")[1].splitlines()]
+    assert str(folder / "model.safetensors") in listed
+    assert all(Path(name).is_file() for name in listed)
+    assert fastlstm.load(folder / "model.safetensors").metadata["recipe"] == "sunspots"
+
+
+def test_evaluate_measures_what_the_reference_predicts(run, trained, series, tmp_path):
+    model_path, target = trained[0] / "model.safetensors", tmp_path / "figures.json"
+    result = run("evaluate", model_path, "--data", series, "--column", "square", "--json", target)
+    assert result.code == 0, result.err
+    values = np.loadtxt(series, delimiter=",", skiprows=1)[:, 2:]
+    predicted = fastlstm.reference.run(fastlstm.load(model_path), values.astype(np.float32))
+    rmse = np.sqrt(np.mean((predicted[:-1] - values[1:]) ** 2))
+    naive = np.sqrt(np.mean(np.diff(values, axis=0) ** 2))
+    figures = json.loads(target.read_text())
+    np.testing.assert_allclose([figures["rmse"], figures["naive_rmse"]], [rmse, naive], rtol=1e-9)
+    assert f"{rmse:#.4g}" in result.out
+
+
+def test_forecast_feeds_each_prediction_back(run, trained, series, tmp_path):
+    model_path = trained[0] / "model.safetensors"
+    plot, target = tmp_path / "new" / "plot.png", tmp_path / "new" / "forecast.csv"
+    arguments = ("forecast", model_path, "--data", series, "--time", "year", "-n", 6)
+    printed = run(*arguments)
+    assert printed.code == 0, printed.err
+    written = run(*arguments, "-o", target, "--plot", plot)
+    assert written.out.splitlines() == [f"wrote {target}", f"wrote {plot}"]
+    assert target.read_text() == printed.out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+    known = list(np.loadtxt(series, delimiter=",", skiprows=1)[:, 1:2].astype(np.float32))
+    model = fastlstm.load(model_path)
+    for _ in range(6):
+        known.append(fastlstm.reference.run(model, np.array(known))[-1])
+    header, *lines = printed.out.splitlines()
+    assert header == "year,sunspots"
+    years, values = zip(*(line.split(",") for line in lines), strict=True)
+    assert years == tuple(str(2000 + k) for k in range(6))
+    np.testing.assert_allclose(np.float64(values), np.concatenate(known[-6:]), atol=1e-4)
+
+
+def test_forecast_counts_steps_where_the_clock_is_not_even(run, trained, tmp_path):
+    uneven = tmp_path / "uneven.csv"
+    uneven.write_text("year,sunspots\n1,0.5\n2,0.4\n4,0.3\n")
+    model_path = trained[0] / "model.safetensors"
+    result = run("forecast", model_path, "--data", uneven, "--time", "year", "-n", 2)
+    assert [line.split(",")[0] for line in result.out.splitlines()] == ["steps ahead", "1", "2"]
+
+
+def test_forecast_refuses_two_columns_for_a_model_of_one(run, trained, series):
+    arguments = ("--data", series, "--column", "sunspots", "--column", "square", "-n", 3)
+    line = run("forecast", trained[0] / "model.safetensors", *arguments).error
+    assert "reads 1 column, found 2 (sunspots, square)" in line
+    assert "--column" in line
