@@ -41,9 +41,10 @@ def __getattr__(name: str) -> Any:
     try:
         home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in _LIBRARIES:
+        library = (error.name or "").partition(".")[0]
+        if library not in _LIBRARIES:
             raise
-        raise MissingExtraError(error.name, "train", f"fastlstm.train.{name}") from None
+        raise MissingExtraError(library, "train", f"fastlstm.train.{name}") from None
     # Kept, because importing fit.py has just bound the name `fit` to that file's module.
     globals()[name] = getattr(home, name)
     return globals()[name]

@@ -103,10 +103,12 @@ def _errors(ours: Floats, naive: Floats) -> dict[str, float | None]:
 
 def _read(model: Model, path: str | Path, columns: Sequence[str] | None) -> Series:
     """The columns asked for or, without any, the ones that the model names."""
-    known = model.metadata.get("input_columns")
+    targets = model.metadata.get("target_columns")
     if columns:
-        return read_series(path, inputs=columns)
-    return read_series(path, inputs=known, targets=model.metadata.get("target_columns"))
+        # The columns asked for are also what is predicted, unless the model says otherwise.
+        alike = len(columns) == model.output_size
+        return read_series(path, inputs=columns, targets=None if alike else targets)
+    return read_series(path, inputs=model.metadata.get("input_columns"), targets=targets)
 
 
 def _check_sizes(model: Model, series: Series) -> None:

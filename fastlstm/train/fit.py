@@ -127,8 +127,12 @@ def _surroundings(recipe: Recipe) -> Iterator[None]:
 
 
 _LIGHTNING_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
-# Lightning's own affair with newer torch; nothing that a recipe could change.
-_KNOWN_WARNINGS = (r"`isinstance\(treespec, LeafSpec\)` is deprecated",)
+_KNOWN_WARNINGS = (
+    # Lightning's own affair with newer torch; nothing that a recipe could change.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # A resumed run: that is the point.
+    r"Checkpoint directory .* exists and is not empty",
+)
 
 
 def _task(recipe: Recipe, series: Series, parts: Parts, scaling: Scaling | None) -> Task:

@@ -57,10 +57,12 @@ class Windows:
         return math.ceil(self.count / self.task.recipe.training.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        # A generator, because Lightning asks for the iterator of a resumed epoch before it has set
+        # the epoch's number, and for its first batch after that.
         recipe = self.task.recipe
         generator = torch.Generator().manual_seed(self.task.epoch_seed())
         starts = torch.randperm(self.count, generator=generator) * recipe.windows.stride
-        return iter(torch.split(starts, recipe.training.batch_size))
+        yield from torch.split(starts, recipe.training.batch_size)
 
 
 class Task(LightningModule):

@@ -74,9 +74,9 @@ def plot_forecast(
         label=f"forecast, {horizon} step{'s' * (horizon > 1)} ahead (RMSE {figures['rmse']:.3g})",
     )
     above.set_ylabel(series.unit or series.target_columns[0])
-    above.legend(frameon=False)
+    _legend(above)
     ratio = "" if figures["ratio"] is None else f", {figures['ratio']:.2f} of the naive RMSE"
-    above.set_title(f"{series.name}: held-out test part{ratio}", loc="left")
+    above.set_title(f"{series.name}: held-out test part{ratio}", loc="left", pad=26)
     below.axhline(0, color=_TRUTH, linewidth=0.6)
     below.plot(
         time,
@@ -89,8 +89,13 @@ def plot_forecast(
     below.plot(time, forecast - truth, color=_FORECAST, linewidth=0.9, label="forecast")
     below.set_ylabel("error" + (f" ({series.unit})" if series.unit else ""))
     below.set_xlabel(series.time_name)
-    below.legend(frameon=False, ncols=2)
+    _legend(below)
     figure.savefig(path, dpi=_DPI)
+
+
+def _legend(ax: Any) -> None:
+    """A legend above the axes, where no line can run through it."""
+    ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def _figure(rows: int) -> tuple[Figure, list[Any]]:

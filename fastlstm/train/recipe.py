@@ -246,7 +246,10 @@ def load_recipe(
     if isinstance(series, dict):
         if data is not None:
             # The other file's format is its own; its columns are still the recipe's.
-            series = {k: v for k, v in series.items() if k not in ("generator", "format")}
+            foreign = {"generator", "format"}
+            if "generator" in series:
+                foreign |= {"name", "unit"}
+            series = {key: value for key, value in series.items() if key not in foreign}
             document["series"] = {**series, "path": str(Path(data).absolute())}
         elif isinstance(series.get("path"), str):
             series["path"] = str((path.parent / series["path"]).resolve())
