@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import sys
 import warnings
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 
 from fastlstm.errors import RecipeError
 from fastlstm.train.evaluation import predict, scores
-from fastlstm.train.loop import EpochBar, Task, TrainingError
+from fastlstm.train.loop import EpochBar, Task, TrainingError, print_line
 from fastlstm.train.network import Affine, Network
 from fastlstm.train.plots import plot_forecast, plot_loss
 from fastlstm.train.recipe import Recipe, load_recipe, to_toml
@@ -238,7 +239,18 @@ def _train(task: Task, checkpoints: Path, last: Path | None, progress: bool) -> 
         num_sanity_val_steps=0,
         default_root_dir=checkpoints.parent,
     )
-    trainer.fit(task, ckpt_path=last, weights_only=True)
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, ckpt_path=last, weights_only=True)
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        # Lightning answers Ctrl-C by ending the process and leaves Ctrl-C switched off; whether the
+        # process ends is for the caller to say.
+        signal.signal(signal.SIGINT, interrupt)
+        if progress:
+            print_line(f"stopped after {len(task.history)} epochs; resume to go on from there")
+        raise KeyboardInterrupt from None
 
 
 def _best_model(task: Task, scaling: Scaling | None, series: Series, work: Path) -> Model:

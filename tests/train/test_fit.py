@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 import tomllib
 
 import numpy as np
@@ -207,6 +208,23 @@ def test_a_killed_run_resumes_as_if_nothing_had_been(tmp_path, monkeypatch, epoc
     resumed = fit(recipe, tmp_path / "cut", resume=True, progress=False)
     assert _history(resumed) == _history(whole)
     assert _model_bytes(resumed) == _model_bytes(whole)
+
+
+def test_ctrl_c_stops_the_run_and_not_the_process(tmp_path, monkeypatch, capsys):
+    def cut(task, starts):
+        if task.current_epoch == 2:
+            raise KeyboardInterrupt
+        return step(task, starts)
+
+    step = Task.training_step
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Task, "training_step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            fit(small(), tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert "stopped after 2 epochs; resume to go on" in capsys.readouterr().err
+    assert fit(small(), tmp_path / "run", resume=True, progress=False).metrics["epochs"] == 5
 
 
 def test_early_stopping_counts_on_through_a_kill(tmp_path, monkeypatch):
