@@ -33,8 +33,7 @@ class Continuation:
 
     def csv(self) -> str:
         """A header, and one line a step: its time, then each column."""
-        dates = np.issubdtype(self.time.dtype, np.datetime64)
-        times = np.datetime_as_string(self.time, unit="auto") if dates else self.time.astype(str)
+        times = clock_text(self.time)
         lines = [",".join((self.time_name, *self.series.input_columns))]
         lines += [
             ",".join((time, *map(str, row))) for time, row in zip(times, self.values, strict=True)
@@ -67,6 +66,13 @@ class Continuation:
         axes[0].legend(frameon=False)
         axes[-1].set_xlabel(self.time_name)
         figure.savefig(path, dpi=150)
+
+
+def clock_text(time: NDArray[Any]) -> NDArray[np.str_]:
+    """Times as a CSV file holds them: numbers as they are, dates no finer than they need."""
+    if np.issubdtype(time.dtype, np.datetime64):
+        return np.datetime_as_string(time, unit="auto")
+    return time.astype(str)
 
 
 def read(model: Model, path: Path, columns: Sequence[str] | None, time: str | None) -> Series:

@@ -7,8 +7,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 STYLES = {"ok": "green", "wrong": "bold red", "failed": "bold red", "missing": "yellow"}
 
 
-def _table(title: str, left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
+def _table(left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
     """A table: words in the `left` columns, figures in the `right` ones, words in the `last`."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
@@ -32,14 +34,18 @@ def _table(title: str, left: Iterable[str], right: Iterable[str], last: str = ""
     return table
 
 
+def _titled(title: str, table: Table) -> Group:
+    """A table under its title; rich's own titles are broken to the width of the table."""
+    return Group(Text(title, style="bold"), table)
+
+
 def _figure(value: float | None, form: str = ".2e") -> str:
     return "-" if value is None or value != value else format(value, form)
 
 
-def verdicts(report: Report) -> Table:
+def verdicts(report: Report) -> Group:
     """One row for each road of a verify report."""
     table = _table(
-        "Every road against the float64 reference",
         ["road"],
         ["steps", "max abs error", "relative L2", "bound", "state error", "state bound"],
         "verdict",
@@ -57,17 +63,13 @@ def verdicts(report: Report) -> Table:
             _figure(row.state_bound),
             verdict,
         )
-    return table
+    return _titled("Every road against the float64 reference", table)
 
 
-def scores(title: str, figures: Mapping[str, Any]) -> Table:
+def scores(title: str, figures: Mapping[str, Any]) -> Group:
     """Our errors beside the naive ones, one row for each target column and one for all."""
     unit = f" ({figures['unit']})" if figures.get("unit") else ""
-    table = _table(
-        f"{title}: {figures['series']}, {figures['steps']} steps{unit}",
-        ["error"],
-        ["model", "naive last value", "model / naive"],
-    )
+    table = _table(["error"], ["model", "naive last value", "model / naive"])
     for name, row in (("", figures), *figures.get("columns", {}).items()):
         of = f" of {name}" if name else ""
         for label, key in (("RMSE", "rmse"), ("MAE", "mae")):
@@ -76,15 +78,14 @@ def scores(title: str, figures: Mapping[str, Any]) -> Table:
             table.add_row(
                 escape(label + of), f"{ours:#.4g}", f"{naive:#.4g}", _figure(ratio, ".3f")
             )
-    return table
+    return _titled(f"{title}: {figures['series']}, {figures['steps']} steps{unit}", table)
 
 
-def timings(result: Any) -> list[Table]:
+def timings(result: Any) -> list[Group]:
     """One table for each model and way of calling it, the contenders below one another."""
     tables = []
     for (model, mode), rows in groupby(result.rows, key=lambda row: (row.model, row.mode)):
         table = _table(
-            f"{model}, {mode}: nanoseconds a time step",
             ["contender"],
             ["median", "p99", "times ours", "error"],
             "note",
@@ -98,15 +99,13 @@ def timings(result: Any) -> list[Table]:
                 _figure(row.error),
                 escape(row.note or ""),
             )
-        tables.append(table)
+        tables.append(_titled(f"{model}, {mode}: nanoseconds a time step", table))
     return tables
 
 
-def layers(model: Model) -> Table:
+def layers(model: Model) -> Group:
     """One row for each layer of a model."""
-    table = _table(
-        "Layers", ["layer", "kind"], ["inputs", "outputs", "parameters"], "states and settings"
-    )
+    table = _table(["layer", "kind"], ["inputs", "outputs", "parameters"], "states and settings")
     for position, layer in enumerate(model.layers):
         states = [f"{s.name} ({s.size})" for s in model.states if s.layer == position]
         settings = [f"{name} {value}" for name, value in layer.options.items()]
@@ -118,13 +117,13 @@ def layers(model: Model) -> Table:
             f"{sum(array.size for array in layer.arrays.values()):,}",
             ", ".join(states + settings),
         )
-    return table
+    return _titled("Layers", table)
 
 
-def facts(path: Path, model: Model, size: str, digest: str) -> Table:
+def facts(path: Path, model: Model, size: str, digest: str) -> Group:
     """What else is known of a model file."""
     states = sum(state.size for state in model.states)
-    pairs = {
+    found = {
         "file": f"{path} ({size})",
         "digest": digest,
         "inputs, outputs": f"{model.input_size}, {model.output_size}",
@@ -132,14 +131,14 @@ def facts(path: Path, model: Model, size: str, digest: str) -> Table:
         "state of one stream": f"{states} numbers, {4 * states:,} bytes as float32",
     }
     for name, value in model.metadata.items():
-        pairs[f"metadata: {name}"] = value if isinstance(value, str) else json.dumps(value)
-    return pairs_table("File", pairs)
+        found[f"metadata: {name}"] = value if isinstance(value, str) else json.dumps(value)
+    return pairs("File", found)
 
 
-def pairs_table(title: str, pairs: Mapping[str, str]) -> Table:
+def pairs(title: str, values: Mapping[str, str]) -> Group:
     """Names and their values."""
-    table = _table(title, ["name"], [], "value")
+    table = _table(["name"], [], "value")
     table.show_header = False
-    for name, value in pairs.items():
+    for name, value in values.items():
         table.add_row(escape(name), escape(value))
-    return table
+    return _titled(title, table)
