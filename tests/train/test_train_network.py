@@ -38,7 +38,7 @@ def run_double(network, x):
     return y[0].numpy(), [vector[0].numpy() for vector in state]
 
 
-@pytest.mark.parametrize("hidden", [1, 3, 16, 17, 64])
+@pytest.mark.parametrize("hidden", [1, 3, 16, 17, 64, 130])
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_reference_in_float64(kind, count, hidden):
