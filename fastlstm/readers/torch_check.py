@@ -27,8 +27,8 @@ TOLERANCE = 1e-9
 CHECK_STEPS = 7
 
 
-def check(module: nn.Module, model: Model) -> None:
-    """Raise ReaderError unless `module` in float64 gives the reference's numbers."""
+def check(module: nn.Module, model: Model, axes: int) -> None:
+    """Raise ReaderError unless `module` gives the reference's numbers, on input of `axes` axes."""
     from fastlstm import reference
 
     worst = None
@@ -37,7 +37,9 @@ def check(module: nn.Module, model: Model) -> None:
         expected = reference.run(model, x)
         room = max(1.0, float(np.abs(expected).max()))
         found = [
-            error for run in CALLS if (error := _distance(run, module, x, expected)) is not None
+            error
+            for run in CALLS[axes]
+            if (error := _distance(run, module, x, expected)) is not None
         ]
         if not found:
             raise ReaderError(
@@ -99,16 +101,21 @@ def _step_by_step(module: nn.Module, x: Tensor) -> Tensor | None:
     return torch.stack(outputs)
 
 
-# Every way of calling a module that is known to people: batch first, time first, a batch of
-# plain vectors, a batch of scalar series, and one step at a time with the state handed back.
-CALLS: tuple[Callable[[Any, Any], Any], ...] = (
-    lambda module, x: first_tensor(module(x[None])),
-    lambda module, x: first_tensor(module(x[:, None])),
-    lambda module, x: first_tensor(module(x)),
-    lambda module, x: first_tensor(module(x.reshape(1, -1))),
-    _step_by_step,
-    lambda module, x: _step_by_step(module, x[:, None]),
-)
+# Every way of calling a module that is known to people, by the number of axes of its input.
+CALLS: dict[int, tuple[Callable[[Any, Any], Any], ...]] = {
+    # Batch first, time first, and one step at a time with the state handed back.
+    3: (
+        lambda module, x: first_tensor(module(x[None])),
+        lambda module, x: first_tensor(module(x[:, None])),
+        lambda module, x: _step_by_step(module, x[:, None]),
+    ),
+    # A batch of samples, a batch of scalar series, and one step at a time.
+    2: (
+        lambda module, x: first_tensor(module(x)),
+        lambda module, x: first_tensor(module(x.reshape(1, -1))),
+        _step_by_step,
+    ),
+}
 
 
 @contextmanager
@@ -125,17 +132,35 @@ def in_float64() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def double(module: nn.Module) -> nn.Module:
-    """A copy in float64 and eval mode, its BatchNorms already rounded as the Model holds them."""
+def still(module: nn.Module) -> nn.Module:
+    """A copy on the CPU in eval mode, whose weights are plain tensors, parametrized ones too."""
     import torch
+    from torch.nn.utils import parametrize
 
     try:
-        twin = copy.deepcopy(module).cpu().double().eval()
+        twin = copy.deepcopy(module).cpu().eval()
     except Exception as error:
         raise ReaderError(
             f"{type(module).__name__}: expected a module that can be copied with copy.deepcopy, "
             f"found {type(error).__name__}: {error}"
         ) from None
+    for part in list(twin.modules()):
+        if parametrize.is_parametrized(part):
+            names: Any = part.parametrizations
+            values = {name: getattr(part, name).detach() for name in names}
+            # torch's own removal would take the property from the original too, whose class it is.
+            part.__class__ = type(part).__bases__[0]
+            del part._modules["parametrizations"]
+            for name, value in values.items():
+                setattr(part, name, torch.nn.Parameter(value))
+    return twin
+
+
+def double(module: nn.Module) -> nn.Module:
+    """A copy in float64, its BatchNorms already rounded as the Model holds them."""
+    import torch
+
+    twin = copy.deepcopy(module).double()
     originals = dict(module.named_modules())
     for name, part in twin.named_modules():
         original = originals[name]

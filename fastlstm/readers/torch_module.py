@@ -87,13 +87,30 @@ def read(module: nn.Module, metadata: Mapping[str, Any] | None = None) -> Model:
             "shape yet; run the module once on real input first"
         )
     with torch_check.in_float64():
-        events = _watch(module)
+        return _read(torch_check.still(module), metadata or {})
+
+
+def _read(module: nn.Module, metadata: Mapping[str, Any]) -> Model:
+    """The Model by the first shape of input for which the module proves to be one."""
+    from torch import nn
+
+    refusal = None
+    for axes, events, x, y in _runs(module):
         try:
-            model = Model(tuple(_chain(events)), metadata or {})
+            _follow(module, events, x, y)
+            model = Model(tuple(_chain(events)), metadata)
+            torch_check.check(module, model, axes)
         except ModelError as error:
             raise ReaderError(f"{type(module).__name__}: {error}") from None
-        torch_check.check(module, model)
-    return model
+        except ReaderError as error:
+            refusal = refusal or error
+            # nn.LSTM takes (time, inputs) too, where a dim=1 that meant time would mean values.
+            if any(isinstance(part, nn.RNNBase) for part in module.modules()):
+                break
+        else:
+            return model
+    assert refusal is not None
+    raise refusal
 
 
 def _chain(events: list[Event]) -> Iterator[Layer]:
@@ -108,8 +125,10 @@ def _chain(events: list[Event]) -> Iterator[Layer]:
     yield from pending
 
 
-def _watch(module: nn.Module) -> list[Event]:
-    """The chain as forward ran it on one step of random input, each link checked by its values.
+def _runs(
+    module: nn.Module,
+) -> Iterator[tuple[int, list[Event], Tensor, Tensor | None]]:
+    """One step of random input for each number of axes that forward takes: axes, events, x and y.
 
     One step of one sequence holds the same numbers whether time or batch comes first, whole or
     sliced to its last step, so that no layout can hide a break in the chain.
@@ -122,28 +141,29 @@ def _watch(module: nn.Module) -> list[Event]:
             f"{type(module).__name__}: expected at least one of nn.LSTM, GRU, RNN, their Cells or "
             "Linear, found none"
         )
-    # In this order because every sequence module takes the first; the errors of the rest are
-    # only about their wrong shape.
-    failures = []
-    for shape, size in itertools.product(((1, 1), (1,)), sizes):
-        x = torch.randn((*shape, size), generator=torch.Generator().manual_seed(0))
-        for arguments in ((x,), (x, None)):
+    failures, ran = [], False
+    for shape in ((1, 1), (1,)):
+        for size, rest in itertools.product(sizes, ((), (None,))):
+            x = torch.randn((*shape, size), generator=torch.Generator().manual_seed(0))
             events: list[Event] = []
             try:
                 with _watching(module, events) as double:
-                    y = first_tensor(double(*(_clone(a) for a in arguments)))
+                    y = first_tensor(double(x.clone(), *rest))
             except ReaderError:
                 raise
             except Exception as error:  # somebody's forward may raise anything
                 failures.append(f"{tuple(x.shape)}: {type(error).__name__}: {error}")
                 continue
-            _follow(module, events, x, y)
-            return events
-    raise ReaderError(
-        f"{type(module).__name__}: expected a forward that takes a tensor (batch, time, inputs), "
-        "or (batch, inputs) for one step; it could not be run on an input of shape "
-        f"{failures[0].splitlines()[0]}"
-    )
+            ran = True
+            yield x.ndim, events, x, y
+            break
+    if not ran:
+        # The first: the errors of the rest are only about their wrong shape.
+        raise ReaderError(
+            f"{type(module).__name__}: expected a forward that takes a tensor (batch, time, "
+            "inputs), or (batch, inputs) for one step; it could not be run on an input of shape "
+            f"{failures[0].splitlines()[0]}"
+        )
 
 
 def _follow(module: nn.Module, events: list[Event], x: Tensor, y: Tensor | None) -> None:
@@ -180,6 +200,8 @@ def _watching(module: nn.Module, events: list[Event]) -> Iterator[nn.Module]:
     inside: list[Tensor] = []  # the inputs of the known submodules that are running now
 
     def watch(name: str, part: nn.Module, role: str) -> None:
+        found: list[Layer] = []
+
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if role == "unknown" and not inside:
                 raise ReaderError(f"{full_name(module, name)}: no layer of a Model computes this")
@@ -189,6 +211,11 @@ def _watching(module: nn.Module, events: list[Event]) -> Iterator[nn.Module]:
                     f"{full_name(module, name)}: expected one tensor as its "
                     f"input, found {type(x).__name__}"
                 )
+            if role == "layer" and not inside:
+                given = args[1] if len(args) > 1 else kwargs.get("hx")
+                states = [given] if isinstance(given, torch.Tensor) else list(given or ())
+                title = full_name(module, name)
+                found[:] = torch_layers.layers(title, originals[name], states)
             inside.append(x.detach().clone())
 
         def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -196,18 +223,14 @@ def _watching(module: nn.Module, events: list[Event]) -> Iterator[nn.Module]:
             y = first_tensor(out)
             if inside or role == "vanishing" or y is None:
                 return
-            found, kind = [], "layer"
-            if role == "layer":
-                given = args[1] if len(args) > 1 else kwargs.get("hx")
-                states = [given] if isinstance(given, torch.Tensor) else list(given or ())
-                found = torch_layers.layers(full_name(module, name), originals[name], states)
-            else:
+            kind = "layer"
+            if role != "layer":
                 kind = next(
                     kind
                     for known, kind in torch_layers.ACTIVATIONS.items()
                     if isinstance(part, getattr(torch.nn, known))
                 )
-            events.append(Event(full_name(module, name), kind, found, x, y.detach().clone()))
+            events.append(Event(full_name(module, name), kind, list(found), x, y.detach().clone()))
 
         part.register_forward_pre_hook(enter, with_kwargs=True)
         part.register_forward_hook(leave, with_kwargs=True)
@@ -240,10 +263,6 @@ def _watching(module: nn.Module, events: list[Event]) -> Iterator[nn.Module]:
 
     with Functions():
         yield double
-
-
-def _clone(value: Any) -> Any:
-    return None if value is None else value.clone()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
