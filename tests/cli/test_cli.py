@@ -62,6 +62,39 @@ class Road:
         return road
 
 
+@pytest.mark.parametrize(
+    ("library", "arguments", "extra"),
+    [
+        ("torch", ["train", "sunspots"], "train"),
+        ("lightning", ["train", "sunspots"], "train"),
+        ("onnx", ["export", "MODEL", "--to", "onnx", "-o", "x.onnx"], "onnx"),
+        ("torch", ["export", "MODEL", "--to", "torchscript", "-o", "x.pt"], "train"),
+    ],
+)
+def test_a_missing_library_is_one_line_that_names_the_extra(
+    model_file, tmp_path, library, arguments, extra
+):
+    source = (
+        "import sys; sys.modules[sys.argv[1]] = None\n"
+        "from fastlstm.cli import main; sys.exit(main(sys.argv[2:]))"
+    )
+    arguments = [str(model_file) if word == "MODEL" else word for word in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", source, library, *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert f"needs {library}, which is not installed" in line
+    assert f"pip install 'fastlstm[{extra}]'" in line
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_verify_shows_and_writes_every_road(run, model_file, monkeypatch, tmp_path):
     roads = [Road("plain float32"), Road("other [x]", lacks="needs otherlib: pip install otherlib")]
     monkeypatch.setattr("fastlstm.roads.ROADS", roads)

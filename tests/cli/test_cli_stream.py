@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -80,6 +82,34 @@ def test_stream_answers_each_line_before_the_next_one_comes(model, model_file):
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
+def test_stream_at_a_terminal_says_what_to_type_and_stops_on_ctrl_c(model_file):
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "fastlstm", "stream", str(model_file)]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    deadline = threading.Timer(120, process.kill)
+    deadline.start()
+    try:
+        assert process.stderr.readline() == b"Type 2 numbers a line; end with Ctrl-D.\n"
+        os.write(ours, b"1 2\n")
+        assert rows(process.stdout.readline().decode()).shape == (1, 2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert b"Traceback" not in process.stderr.read()
+    finally:
+        deadline.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+        os.close(ours)
+        os.close(theirs)
 
 
 def test_stream_into_a_closed_pipe_ends_quietly(model_file):
