@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .replay import Exported
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fastlstm.model import Model
 
-    from .replay import Exported
-
-__all__ = ["inductor", "onnx", "torchscript"]
+__all__ = ["Exported", "inductor", "onnx", "torchscript"]
 
 
 def onnx(model: Model, path: str | Path) -> Exported:
