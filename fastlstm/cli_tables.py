@@ -24,7 +24,8 @@ STYLES = {"ok": "green", "wrong": "bold red", "failed": "bold red", "missing": "
 
 def _table(left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
     """A table: words in the `left` columns, figures in the `right` ones, words in the `last`."""
-    table = Table(box=box.SIMPLE_HEAD)
+    # Narrow, so that every figure is there on a terminal of 80 columns.
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
@@ -36,23 +37,18 @@ def _table(left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
 
 def _titled(title: str, table: Table) -> Group:
     """A table under its title; rich's own titles are broken to the width of the table."""
-    return Group(Text(title, style="bold"), table)
+    return Group(Text(title, style="bold"), table, Text())
 
 
-def _figure(value: float | None, form: str = ".2e") -> str:
+def _figure(value: float | None, form: str = ".1e") -> str:
     return "-" if value is None or value != value else format(value, form)
 
 
 def verdicts(report: Report) -> Group:
-    """One row for each road of a verify report."""
-    table = _table(
-        ["road"],
-        ["steps", "max abs error", "relative L2", "bound", "state error", "state bound"],
-        "verdict",
-    )
+    """One row for each road of a verify report, and below the table what there is to say of one."""
+    figures = ("steps", "max abs\nerror", "relative\nL2", "bound", "state\nerror")
+    table = _table(["road"], figures, "verdict")
     for row in report.rows:
-        style = STYLES.get(row.verdict, "")
-        verdict = f"[{style}]{row.verdict}[/]" + (f": {escape(row.note)}" if row.note else "")
         table.add_row(
             escape(row.road),
             str(row.steps or "-"),
@@ -60,16 +56,16 @@ def verdicts(report: Report) -> Group:
             _figure(row.relative_l2),
             _figure(row.bound),
             _figure(row.state_error),
-            _figure(row.state_bound),
-            verdict,
+            f"[{STYLES.get(row.verdict, '')}]{row.verdict}[/]",
         )
-    return _titled("Every road against the float64 reference", table)
+    notes = [Text(f"{row.road}: {row.note}") for row in report.rows if row.note]
+    return Group(_titled("Every road against the float64 reference", table), *notes)
 
 
 def scores(title: str, figures: Mapping[str, Any]) -> Group:
     """Our errors beside the naive ones, one row for each target column and one for all."""
     unit = f" ({figures['unit']})" if figures.get("unit") else ""
-    table = _table(["error"], ["model", "naive last value", "model / naive"])
+    table = _table(["error"], ["model", "last value", "ratio"])
     for name, row in (("", figures), *figures.get("columns", {}).items()):
         of = f" of {name}" if name else ""
         for label, key in (("RMSE", "rmse"), ("MAE", "mae")):
@@ -87,7 +83,7 @@ def timings(result: Any) -> list[Group]:
     for (model, mode), rows in groupby(result.rows, key=lambda row: (row.model, row.mode)):
         table = _table(
             ["contender"],
-            ["median", "p99", "times ours", "error"],
+            ["median", "p99", "times\nours", "error"],
             "note",
         )
         for row in rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -10,8 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import fastlstm
+from fastlstm import cli_tables
+from fastlstm.verify import Report, Row
 
 COMMANDS = ("train", "evaluate", "forecast", "stream", "verify", "export", "bench", "inspect")
 
@@ -104,14 +108,30 @@ def test_verify_shows_and_writes_every_road(run, model_file, monkeypatch, tmp_pa
     assert "Verifying: plain float32" in result.err
     (row,) = (line for line in result.out.splitlines() if "plain float32" in line)
     assert row.split()[-1] == "ok"
-    (row,) = (line for line in result.out.splitlines() if "other [x]" in line)
-    assert "missing: needs otherlib: pip install otherlib" in row
+    row, note = (line for line in result.out.splitlines() if "other [x]" in line)
+    assert row.split()[-1] == "missing"
+    assert note == "other [x]: needs otherlib: pip install otherlib"
     written = json.loads(target.read_text())
     assert [(r["road"], r["verdict"], r["steps"]) for r in written["rows"]] == [
         ("plain float32", "ok", 50),
         ("other [x]", "missing", 0),
     ]
     assert 0 < written["rows"][0]["max_abs_error"] <= written["rows"][0]["bound"]
+
+
+def test_every_figure_fits_on_a_terminal_of_80_columns():
+    row = Row("ONNX Runtime bound, by step", "ok", 100_000, 1e-5, 2e-8, 4e-4, 5e-7, 4e-6)
+    timing = Timing("a model", "sequence", row.road, 1_234_567.0, 12_345_678.0, 1234.5, 1e-7)
+    for table in (
+        cli_tables.verdicts(Report((row,))),
+        *cli_tables.timings(Timings((timing,))),
+    ):
+        text = io.StringIO()
+        Console(file=text, width=80).print(table)
+        shown = text.getvalue()
+        assert row.road in shown
+        assert "…" not in shown
+        assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def test_verify_fails_when_a_road_is_wrong_and_names_it(run, model_file, monkeypatch):
@@ -196,7 +216,7 @@ def test_bench_shows_and_writes_every_contender(run, model_file, monkeypatch, tm
     assert result.code == 0
     assert seen == [{"model": 4}]
     lines = [line.split() for line in result.out.splitlines()]
-    assert ["fastlstm", "512", "1,024", "1.00", "1.00e-07"] in lines
+    assert ["fastlstm", "512", "1,024", "1.00", "1.0e-07"] in lines
     assert ["other", "-", "-", "-", "-", "not", "installed"] in lines
     assert json.loads(target.read_text())["rows"][2]["median_ns"] == 99.6
 
