@@ -46,7 +46,7 @@ def _figure(value: float | None, form: str = ".1e") -> str:
 
 def verdicts(report: Report) -> Group:
     """One row for each road of a verify report, and below the table what there is to say of one."""
-    figures = ("steps", "max abs\nerror", "relative\nL2", "bound", "state\nerror")
+    figures = ("steps", "max abs\nerror", "rel.\nL2", "bound", "state\nerror")
     table = _table(["road"], figures, "verdict")
     for row in report.rows:
         table.add_row(
