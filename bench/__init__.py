@@ -1,0 +1,197 @@
+"""Time every road of this machine side by side: one thread, state carried, correctness first.
+
+Nothing imports this package but the command line; it may import anything.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlstm import reference
+from fastlstm.model import LSTM, Dense, Model
+from fastlstm.roads import ROADS, Road
+from fastlstm.verify import Row as Verdict
+from fastlstm.verify import Truth, judge, truth
+
+from . import machine
+from .contenders import OURS, Contender, mode_of, open_contender
+from .timing import Times, measure, ratios
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+SCHEMA = "fastlstm-bench-1"
+CHECK_STEPS = 300
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender on one model. Times are nanoseconds a step; ratio is time over ours.
+
+    Where `note` is set the contender was not timed, and it says why.
+    """
+
+    model: str
+    mode: str
+    contender: str
+    median_ns: float | None = None
+    p99_ns: float | None = None
+    samples: int = 0
+    ratio: float | None = None
+    error: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """All rows, fastest first within each model and mode, and what they were measured on."""
+
+    rows: tuple[Row, ...]
+    machine: dict[str, Any]
+    rounds: int
+    steps: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data, for JSON."""
+        return {
+            "schema": SCHEMA,
+            "machine": self.machine,
+            "rounds": self.rounds,
+            "steps": self.steps,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def lstm_models(hidden_sizes: Iterable[int]) -> dict[str, Model]:
+    """One LSTM layer with one input and a Dense to one output, for each hidden size."""
+    return {f"LSTM 1x{hidden}": _lstm_model(hidden) for hidden in hidden_sizes}
+
+
+def _lstm_model(hidden: int) -> Model:
+    rng = np.random.default_rng(hidden)
+
+    def draw(*shape: int) -> Any:
+        # As torch.nn.LSTM begins.
+        return rng.uniform(-1, 1, shape).astype(np.float32) / np.float32(hidden**0.5)
+
+    rows = 4 * hidden
+    return Model(
+        (
+            LSTM(draw(rows, 1), draw(rows, hidden), draw(rows), draw(rows)),
+            Dense(draw(1, hidden), draw(1)),
+        )
+    )
+
+
+def compare(
+    models: Mapping[str, Model],
+    *,
+    rounds: int = 15,
+    steps: int = 1000,
+    roads: Sequence[Road] = ROADS,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Time `roads` on each model: `rounds` interleaved rounds of `steps` steps, on one thread.
+
+    A road that is not installed, or whose numbers are not the reference's, is a row with a note
+    instead of times. Our own stream must be among the roads: the ratios are taken to it.
+    """
+    tell = progress or (lambda words: None)
+    rows: list[Row] = []
+    before = machine.describe()
+    with _one_thread():
+        for name, model in models.items():
+            rows += _rows(name, model, rounds, steps, roads, tell)
+    return Result(tuple(rows), before, rounds, steps)
+
+
+def _rows(
+    name: str,
+    model: Model,
+    rounds: int,
+    steps: int,
+    roads: Sequence[Road],
+    tell: Callable[[str], None],
+) -> list[Row]:
+    true = truth(model, reference.check_input(model, CHECK_STEPS, seed=1))
+    timed: list[Contender] = []
+    rows, errors = [], {}
+    for road in roads:
+        tell(f"{name}: checking {road.name}")
+        verdict = _check(road, model, true)
+        if verdict.verdict == "ok":
+            timed.append(open_contender(road, model))
+            errors[road.name] = verdict.max_abs_error
+        else:
+            rows.append(Row(name, mode_of(road), road.name, note=_refusal(verdict)))
+    x = reference.check_input(model, steps, seed=2)
+    for mode, ours in OURS.items():
+        group = [contender for contender in timed if contender.mode == mode]
+        if ours not in [contender.name for contender in group]:
+            rows += [Row(name, mode, c.name, note=f"not timed without {ours}") for c in group]
+            continue
+        times = measure(group, x, rounds, progress=partial(_tell_round, tell, f"{name}: {mode}"))
+        found = [_row(name, mode, c, times[c.name], times[ours], errors) for c in group]
+        rows += sorted(found, key=lambda row: row.median_ns or 0)
+    return rows
+
+
+def _tell_round(tell: Callable[[str], None], what: str, words: str) -> None:
+    tell(f"{what}, {words}")
+
+
+def _row(
+    model: str, mode: str, contender: Contender, times: Times, ours: Times, errors: dict[str, float]
+) -> Row:
+    return Row(
+        model,
+        mode,
+        contender.name,
+        times.median_ns,
+        times.p99_ns,
+        len(times.calls),
+        float(np.median(ratios(times, ours))),
+        errors[contender.name],
+    )
+
+
+def _check(road: Road, model: Model, true: Truth) -> Verdict:
+    if missing := road.missing():
+        return Verdict(road.name, "missing", note=missing)
+    try:
+        return judge(road.name, road.prepare(model), true)
+    except Exception as error:  # a foreign runtime may raise anything; the others are still timed
+        return Verdict(road.name, "failed", note=f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _refusal(verdict: Verdict) -> str:
+    if verdict.verdict == "wrong":
+        return (
+            f"refused: differs from the reference by {verdict.max_abs_error:.2e}, "
+            f"allowed {verdict.bound:.2e}"
+        )
+    return f"{verdict.verdict}: {verdict.note}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep torch to one thread, its best setting for one stream; the others set their own."""
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+__all__ = ["Result", "Row", "compare", "lstm_models"]

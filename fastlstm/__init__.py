@@ -1,10 +1,59 @@
-"""fastlstm: train a recurrent network, keep it as one small file, run it anywhere."""
+"""fastlstm: train a recurrent network, keep it as one small file, run it anywhere.
+
+Importing it brings NumPy, Numba and safetensors, and nothing else; `fastlstm.export`,
+`fastlstm.train` and `fastlstm.bench` are imported when they are first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from fastlstm import reference
-from fastlstm.errors import FastLSTMError
+from fastlstm.errors import (
+    ExportError,
+    FastLSTMError,
+    InputError,
+    MissingExtraError,
+    ModelError,
+    ModelFileError,
+    ReaderError,
+    SnapshotError,
+    StreamBusyError,
+)
 from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Model
 from fastlstm.model_file import load
+from fastlstm.readers.torch_module import read as from_torch
 from fastlstm.stream import Stream
 from fastlstm.verify import verify
 
-__all__ = ["GRU","LSTM","RNN","Affine","Dense","FastLSTMError","Model","Stream","load","reference","verify"]
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Affine",
+    "Dense",
+    "ExportError",
+    "FastLSTMError",
+    "InputError",
+    "MissingExtraError",
+    "Model",
+    "ModelError",
+    "ModelFileError",
+    "ReaderError",
+    "SnapshotError",
+    "Stream",
+    "StreamBusyError",
+    "from_torch",
+    "load",
+    "reference",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("bench", "export", "train"):
+        return importlib.import_module(f"fastlstm.{name}")
+    raise AttributeError(f"module 'fastlstm' has no attribute {name!r}")

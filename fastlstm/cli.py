@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import sys
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic as time_now
 from typing import TYPE_CHECKING, Annotated, Any
 
 try:
@@ -45,6 +47,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+# Between two lines of progress in a log.
+QUIET_SECONDS = 2.0
 
 
 class Target(StrEnum):
@@ -93,14 +99,22 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def _progress(title: str) -> Iterator[Callable[[str], None]]:
-    """A spinner naming what runs now; where standard error is no terminal, one line for each."""
+def telling(title: str) -> Iterator[Callable[[str], None]]:
+    """A spinner naming what runs now; where standard error is no terminal, a line now and then."""
     console = _console(stderr=True)
-    if not console.is_terminal:
-        yield lambda name: print(f"{title}: {name}", file=sys.stderr, flush=True)
+    if console.is_terminal:
+        with console.status(title) as status:
+            yield lambda name: status.update(f"{title}: {name}")
         return
-    with console.status(title) as status:
-        yield lambda name: status.update(f"{title}: {name}")
+    last = -math.inf
+
+    def tell(name: str) -> None:
+        nonlocal last
+        if time_now() - last >= QUIET_SECONDS:
+            last = time_now()
+            print(f"{title}: {name}", file=sys.stderr, flush=True)
+
+    yield tell
 
 
 def _room_for(*paths: Path | None) -> None:
@@ -264,10 +278,10 @@ def stream(model: ModelFile) -> None:
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: fastlstm verify model.safetensors --steps 10000 --json report.json")
+@app.command(epilog="Example: fastlstm verify model.safetensors --steps 2000 --json report.json")
 def verify(
     model: ModelFile,
-    steps: Annotated[int, typer.Option(min=1, help="Length of the random stream.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Length of the random stream.")] = 10_000,
     json_file: Json = None,
 ) -> None:
     """Run every road of this machine over one random stream and compare it with the reference.
@@ -279,8 +293,8 @@ def verify(
 
     _room_for(json_file)
     network = fastlstm.load(model)
-    with _progress("Verifying") as progress:
-        report = fastlstm.verify(network, steps=steps, progress=progress)
+    with telling("Verifying") as tell:
+        report = fastlstm.verify(network, steps=steps, progress=tell)
     _console().print(cli_tables.verdicts(report))
     _write_json(json_file, report.to_dict())
     if not report.ok:
@@ -301,8 +315,8 @@ def export(
 
     _room_for(output)
     network = fastlstm.load(model)
-    with _progress("Exporting") as progress:
-        progress(to.value)
+    with telling("Exporting") as tell:
+        tell(to.value)
         done = getattr(exporters, to.value)(network, output)
     console = _console()
     print(f"wrote {done.path} ({done.target}, {_size(Path(done.path))})")
@@ -334,8 +348,8 @@ def bench(
     sizes = _sizes(hidden)
     _room_for(json_file)
     models = {model.stem: fastlstm.load(model)} if model else timing.lstm_models(sizes)
-    with _progress("Timing") as progress:
-        result = timing.compare(models, progress=progress)
+    with telling("Timing") as tell:
+        result = timing.compare(models, progress=tell)
     for table in cli_tables.timings(result):
         _console().print(table)
     _write_json(json_file, result.to_dict())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from fastlstm.bench import Result, Row
     from fastlstm.model import Model
     from fastlstm.verify import Report
 
@@ -77,23 +77,22 @@ def scores(title: str, figures: Mapping[str, Any]) -> Group:
     return _titled(f"{title}: {figures['series']}, {figures['steps']} steps{unit}", table)
 
 
-def timings(result: Any) -> list[Group]:
-    """One table for each model and way of calling it, the contenders below one another."""
+def timings(result: Result) -> list[Group]:
+    """One table for each model and way of calling it; what was not timed comes last, with why."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in sorted(result.rows, key=lambda row: row.median_ns is None):
+        groups.setdefault((row.model, row.mode), []).append(row)
     tables = []
-    for (model, mode), rows in groupby(result.rows, key=lambda row: (row.model, row.mode)):
-        table = _table(
-            ["contender"],
-            ["median", "p99", "times\nours", "error"],
-            "note",
-        )
+    for (model, mode), rows in groups.items():
+        table = _table(["contender"], ["median", "p99", "times\nours", "error"], "note")
         for row in rows:
             table.add_row(
                 escape(row.contender),
                 _figure(row.median_ns, ",.0f"),
                 _figure(row.p99_ns, ",.0f"),
-                _figure(row.ratio, ".2f"),
+                _figure(row.ratio, ",.1f"),
                 _figure(row.error),
-                escape(row.note or ""),
+                escape(row.note),
             )
         tables.append(_titled(f"{model}, {mode}: nanoseconds a time step", table))
     return tables

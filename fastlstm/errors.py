@@ -1,4 +1,4 @@
-"""The few exceptions a user can meet. Each message says what was expected, what came and what to do."""
+"""The exceptions a user can meet. Each says what was expected, what came and what to do."""
 
 from __future__ import annotations
 

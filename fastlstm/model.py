@@ -1,4 +1,4 @@
-"""Model and its layers: weights as NumPy float32 arrays under PyTorch's names, shapes and gate order.
+"""Model and its layers: float32 arrays under PyTorch's names, in its shapes and gate order.
 
 Shapes are checked once, here. No torch object and no kernel layout ever appears in this file.
 Gate order along the first axis of every weight: LSTM `i f g o`, GRU `r z n`.
@@ -7,9 +7,7 @@ Gate order along the first axis of every weight: LSTM `i f g o`, GRU `r z n`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -19,6 +17,9 @@ from numpy.typing import NDArray
 from fastlstm.errors import ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from fastlstm.stream import Stream
 
 Array: TypeAlias = NDArray[np.float32]
@@ -144,8 +145,8 @@ class _Recurrent(_Layer):
         self._adopt("weight_hh_l0", (rows, hidden))
         if (self.bias_ih_l0 is None) != (self.bias_hh_l0 is None):
             raise ModelError(
-                f"{self.kind}: expected both of bias_ih_l0 and bias_hh_l0 or neither, as in PyTorch; "
-                "found one: give zeros for the other"
+                f"{self.kind}: expected both of bias_ih_l0 and bias_hh_l0 or neither, as in "
+                "PyTorch; found one: give zeros for the other"
             )
         self._adopt("bias_ih_l0", (rows,))
         self._adopt("bias_hh_l0", (rows,))
@@ -263,7 +264,7 @@ class Affine(_Layer):
     shift: Array
 
     def __post_init__(self) -> None:
-        shape = getattr(self.scale, "shape", ())
+        shape: tuple[int, ...] = getattr(self.scale, "shape", ())
         if len(shape) != 1 or shape[0] == 0:
             raise ModelError(
                 f"Affine.scale: expected an array of one axis, at least 1 long, found shape {shape}"

@@ -32,7 +32,7 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def save(model: Model, path: str | Path) -> Path:
-    """Write `model` to `path`, whole or not at all: an older file there stays until the new one is complete."""
+    """Write `model` to `path`, whole or not at all: an older file stays until then."""
     path = Path(path)
     data = to_bytes(model)
     try:
@@ -71,7 +71,7 @@ def to_bytes(model: Model) -> bytes:
 
 
 def digest(document: dict[str, Any], tensors: Tensors) -> str:
-    """SHA-256 over the document without its digest, then each tensor by name: name, dtype, shape, bytes."""
+    """SHA-256 of the document without its digest, then of each tensor in the order of names."""
     sha = hashlib.sha256(_canonical({k: v for k, v in document.items() if k != "digest"}).encode())
     for name in sorted(tensors):
         array = np.ascontiguousarray(tensors[name])
@@ -81,7 +81,7 @@ def digest(document: dict[str, Any], tensors: Tensors) -> str:
 
 
 def load(path: str | Path) -> Model:
-    """Read a model file; raises ModelFileError, which says what is wrong, for anything but a whole one."""
+    """Read a model file; raises ModelFileError, which says what is wrong with it."""
     path = Path(path)
     document, tensors = _open(path)
     try:
@@ -136,7 +136,9 @@ def _build(document: dict[str, Any], tensors: Tensors) -> Model:
         )
     specifications, metadata = document.get("layers"), document.get("metadata")
     if not isinstance(specifications, list) or not isinstance(metadata, dict):
-        raise ModelFileError("expected a list of layers and an object of metadata in the architecture")
+        raise ModelFileError(
+            "expected a list of layers and an object of metadata in the architecture"
+        )
     for name in (CHECK_INPUT, CHECK_OUTPUT):
         if name not in tensors:
             raise ModelFileError(f"tensor {name} is missing")
@@ -163,7 +165,9 @@ def _layer(position: int, specification: Any, tensors: Tensors) -> Layer:
         )
     options = {name: value for name, value in specification.items() if name != "kind"}
     prefix = f"layers.{position}."
-    arrays = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
+    arrays: dict[str, Any] = {
+        n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)
+    }
     try:
         return LAYERS[kind](**arrays, **options)
     except ModelError as error:
@@ -179,16 +183,16 @@ def _replay(model: Model, tensors: Tensors) -> None:
     x, expected = tensors[CHECK_INPUT], tensors[CHECK_OUTPUT]
     if x.shape != (len(x), model.input_size) or expected.shape != (len(x), model.output_size):
         raise ModelFileError(
-            f"the check vector has shapes {x.shape} and {expected.shape}, which do not fit a model of "
-            f"{model.input_size} inputs and {model.output_size} outputs"
+            f"the check vector has shapes {x.shape} and {expected.shape}, which do not fit a "
+            f"model of {model.input_size} inputs and {model.output_size} outputs"
         )
     found = reference.run(model, x)
     scale = max(1.0, float(np.abs(expected).max(initial=0)))
     error = float(np.abs(found - expected).max(initial=0))
     if not error <= CHECK_TOLERANCE * scale:
         raise ModelFileError(
-            f"the check vector replays with an error of {error:.3g}: this release would compute other "
-            "numbers than the one that wrote the file"
+            f"the check vector replays with an error of {error:.3g}: this release would compute "
+            "other numbers than the one that wrote the file"
         )
 
 

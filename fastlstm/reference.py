@@ -25,13 +25,15 @@ class Result(NamedTuple):
 
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x)), written so that no x overflows."""
-    return 0.5 * (np.tanh(0.5 * x) + 1)
+    y: Floats = 0.5 * (np.tanh(0.5 * x) + 1)
+    return y
 
 
 def softmax(x: Floats) -> Floats:
     """exp(x) over its sum; shifted by the greatest x, which leaves the ratio as it is."""
     e = np.exp(x - x.max())
-    return e / e.sum()
+    y: Floats = e / e.sum()
+    return y
 
 
 def lstm_step(
@@ -63,6 +65,7 @@ def rnn_step(
     w_hh: Floats,
     b_ih: Floats,
     b_hh: Floats,
+    *,
     nonlinearity: str,
 ) -> Floats:
     """One Elman step: x (I,), h (H,) -> the new h. Equations of `torch.nn.RNN`."""
@@ -70,7 +73,7 @@ def rnn_step(
     return np.tanh(z) if nonlinearity == "tanh" else np.maximum(z, 0)
 
 
-def dense_step(x: Floats, weight: Floats, bias: Floats, activation: str) -> Floats:
+def dense_step(x: Floats, weight: Floats, bias: Floats, *, activation: str) -> Floats:
     """activation(weight @ x + bias): x (I,) -> (O,)."""
     z = weight @ x + bias
     if activation == "relu":
@@ -94,7 +97,7 @@ class _Lifted:
 
     def __init__(self, layer: Layer, dtype: type) -> None:
         self.layer = layer
-        self.arrays = [a.astype(dtype) for a in _ordered(layer)]
+        self.arrays: list[Floats] = [a.astype(dtype) for a in _ordered(layer)]
 
     def step(self, x: Floats, state: tuple[Floats, ...]) -> tuple[Floats, tuple[Floats, ...]]:
         match self.layer:
@@ -105,10 +108,10 @@ class _Lifted:
                 h = gru_step(x, *state, *self.arrays)
                 return h, (h,)
             case RNN(nonlinearity=nonlinearity):
-                h = rnn_step(x, *state, *self.arrays, nonlinearity)
+                h = rnn_step(x, *state, *self.arrays, nonlinearity=nonlinearity)
                 return h, (h,)
             case Dense(activation=activation):
-                return dense_step(x, *self.arrays, activation), ()
+                return dense_step(x, *self.arrays, activation=activation), ()
             case Affine():
                 return affine_step(x, *self.arrays), ()
 
@@ -149,7 +152,7 @@ def run_with_state(model: Model, x: Any, dtype: type = np.float64) -> Result:
         tuple(s.initial.astype(dtype) for s in model.states if s.layer == k)
         for k in range(len(layers))
     ]
-    y = np.empty((len(x), model.output_size), dtype)
+    y: Floats = np.empty((len(x), model.output_size), dtype)
     for t, value in enumerate(x):
         for k, layer in enumerate(layers):
             value, state[k] = layer.step(value, state[k])

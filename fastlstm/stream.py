@@ -1,4 +1,4 @@
-"""Stream: one live sequence through a Model, in the compiled kernels. No torch, no allocation a step.
+"""Stream: one live sequence through a Model, in the compiled kernels. No torch in sight.
 
 The hot path is `push`: one call into machine code that checks the sample, steps and returns.
 Whatever that call declines goes through `_accept`, which is slow and says what was wrong.
@@ -11,23 +11,26 @@ import hashlib
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fastlstm.errors import InputError, SnapshotError, StreamBusyError
-from fastlstm.kernels import network
+from fastlstm.kernels import calls
+from fastlstm.kernels.network import compile_network
 from fastlstm.kernels.packing import Plan, Spec, aligned, pack
 from fastlstm.model import Affine, Array, Dense, Layer, Model
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 Sample: TypeAlias = ArrayLike
 
-_HEADER_FLOATS: Final = network.HEADER_BYTES // 4
+_HEADER_FLOATS: Final = calls.HEADER_BYTES // 4
 _SNAPSHOT: Final = struct.Struct("<8s16sQ")
 _MAGIC: Final = b"FLSTM\x00\x00\x01"
 
@@ -42,12 +45,18 @@ class _Compiled:
         self.initial = aligned(_HEADER_FLOATS + len(packed.memory))
         self.initial[_HEADER_FLOATS:] = packed.memory
         header = self.initial[:_HEADER_FLOATS].view(np.int64)
-        header[network.WEIGHTS // 8] = self.weights.ctypes.data
-        header[network.ARRAY_TYPE // 8] = id(np.ndarray)
-        header[network.FLOAT_TYPE // 8] = id(float)
-        header[network.FLOAT32 // 8] = id(np.dtype(np.float32))
-        header[network.FIELDS // 8] = network.OBJECT_HEADER
-        self.program = _program(packed.plan)
+        self.network = _network(packed.plan)
+        for word, value in (
+            (calls.NETWORK, self.network.address),
+            (calls.WEIGHTS, self.weights.ctypes.data),
+            (calls.INPUTS, packed.plan.inputs),
+            (calls.OUTPUTS, packed.plan.outputs),
+            (calls.OUTPUT, packed.plan.output),
+            (calls.ARRAY_TYPE, id(np.ndarray)),
+            (calls.FLOAT_TYPE, id(float)),
+            (calls.FLOAT32, id(np.dtype(np.float32))),
+        ):
+            header[word // 8] = value
         self.digest = _digest(model)
         # Where the state vectors lie after an even and after an odd number of steps, as slices.
         self.states = tuple(
@@ -68,6 +77,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_calls",
         "_code",
         "_header",
         "_memory",
@@ -91,8 +101,8 @@ class Stream:
         start = _HEADER_FLOATS + self._code.plan.output
         self.output = self._memory[start : start + self._output_size]
         self.output.setflags(write=False)
-        self._push = self._code.program.push
-        self._step = self._code.program.step
+        self._calls = calls.compiled_calls()
+        self._push, self._step = self._calls.push, self._calls.step
         if not _fields_are_known():
             self._push, self._step = _by_address(self._code)
 
@@ -104,19 +114,19 @@ class Stream:
     @property
     def steps(self) -> int:
         """Samples taken since the start or the last reset."""
-        return int(self._header[network.STEPS // 8])
+        return int(self._header[calls.STEPS // 8])
 
     @property
     def state(self) -> tuple[Array, ...]:
-        """Copies of the state vectors, in the order of Model.states, (hidden_size,) float32 each."""
+        """Copies of the state vectors, (hidden_size,) float32, in the order of Model.states."""
         with self._claimed():
             return self._copy_state()
 
     def push(self, x: Sample) -> None:
         """Take one sample: (input_size,) float32, or a plain float where input_size is 1.
 
-        The result is in `output`. Other numbers and layouts are converted, which is slower. Raises
-        InputError, with the state as it was, for a wrong size or type, NaN or infinity.
+        The result is in `output`. Other numbers and layouts are converted, which is slower.
+        Raises InputError, the state as it was, for a wrong size or type, NaN or infinity.
         """
         if (status := self._push(x, self._memory)) and self._push(
             self._accept(x, status), self._memory
@@ -124,7 +134,7 @@ class Stream:
             raise StreamBusyError(_BUSY_MESSAGE)
 
     def step(self, x: Sample) -> Array:
-        """As `push`, and return the output as a fresh array, safe to keep: (output_size,) float32."""
+        """As `push`, and return the output as a fresh array: (output_size,) float32."""
         y = np.empty(self._output_size, np.float32)
         if (status := self._step(x, self._memory, y)) and self._step(
             self._accept(x, status), self._memory, y
@@ -144,7 +154,7 @@ class Stream:
         return y
 
     def forecast(self, steps: int) -> Array:
-        """Closed loop: each output is the next input, `steps` times -> (steps, output_size) float32.
+        """Closed loop, each output the next input: -> (steps, output_size) float32.
 
         The state moves on with the forecast; take a snapshot before to come back. Needs
         output_size == input_size and at least one sample taken before.
@@ -173,7 +183,7 @@ class Stream:
         return body + zlib.crc32(body).to_bytes(4, "little")
 
     def restore(self, snapshot: bytes | bytearray | memoryview) -> None:
-        """Go back to a snapshot of the same model. Raises SnapshotError before the state changes."""
+        """Go back to a snapshot of the same model; a wrong one raises and changes nothing."""
         content = bytes(snapshot)
         sizes = [self._output_size, *(s.size for s in self._model.states)]
         expected = _SNAPSHOT.size + 4 * sum(sizes) + 4
@@ -191,7 +201,7 @@ class Stream:
         values = np.frombuffer(content[_SNAPSHOT.size : -4], "<f4").astype(np.float32)
         output, *states = np.split(values, np.cumsum(sizes)[:-1])
         with self._claimed():
-            self._header[network.STEPS // 8] = steps
+            self._header[calls.STEPS // 8] = steps
             start = _HEADER_FLOATS + self._code.plan.output
             self._memory[start : start + self._output_size] = output
             for place, vector in zip(self._state_places(), states, strict=True):
@@ -200,14 +210,14 @@ class Stream:
     def reset(self) -> None:
         """Begin a new sequence in the model's initial state; `output` becomes zeros."""
         with self._claimed():
-            self._header[network.STEPS // 8] = 0
+            self._header[calls.STEPS // 8] = 0
             self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]
 
     def _advance(self, x_address: int, x_stride: int, y: Array) -> None:
-        status = self._code.program.run(
+        status = self._calls.run(
             self._memory.ctypes.data, x_address, x_stride, y.ctypes.data, len(y)
         )
-        if status == network.IN_USE:
+        if status == calls.IN_USE:
             raise StreamBusyError(_BUSY_MESSAGE)
 
     def _state_places(self) -> list[slice]:
@@ -220,16 +230,16 @@ class Stream:
     def _claimed(self) -> Iterator[None]:
         """Keep every other thread out; raises StreamBusyError if one is in."""
         address = self._memory.ctypes.data
-        if not network.claim(address):
+        if not self._calls.claim(address):
             raise StreamBusyError(_BUSY_MESSAGE)
         try:
             yield
         finally:
-            network.release(address)
+            self._calls.release(address)
 
     def _accept(self, x: Any, status: int) -> Array:
         """The sample as the kernel takes it; raises what explains `status`."""
-        if status == network.IN_USE:
+        if status == calls.IN_USE:
             raise StreamBusyError(_BUSY_MESSAGE)
         size = self._model.input_size
         array = _numbers(x, f"{size} float32 values" if size > 1 else "one number")
@@ -328,8 +338,8 @@ def _compiled(model: Model) -> _Compiled:
 
 
 @cache
-def _program(plan: Plan) -> network.Program:
-    return network.compile_network(plan)
+def _network(plan: Plan) -> Any:
+    return compile_network(plan)
 
 
 def _by_address(code: _Compiled) -> tuple[Callable[..., int], Callable[..., int]]:
@@ -338,11 +348,13 @@ def _by_address(code: _Compiled) -> tuple[Callable[..., int], Callable[..., int]
 
     def step(x: Any, memory: Array, y: Array) -> int:
         if type(x) is not np.ndarray or x.dtype != np.float32 or x.shape != (inputs,):
-            return network.NOT_PLAIN
+            return calls.NOT_PLAIN
         if not np.isfinite(x).all():
-            return network.NOT_FINITE
+            return calls.NOT_FINITE
         x = np.ascontiguousarray(x)
-        return code.program.run(memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1)
+        return calls.compiled_calls().run(
+            memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1
+        )
 
     def push(x: Any, memory: Array) -> int:
         return step(x, memory, np.empty(outputs, np.float32))
@@ -355,18 +367,18 @@ def _fields_are_known() -> bool:
     """Whether arrays and floats of this Python build lie in memory as the kernels read them."""
     array = np.zeros(3, np.float32)
     value = 1.5
-    fields = id(array) + network.OBJECT_HEADER
+    fields = id(array) + calls.OBJECT_HEADER
 
     def word(address: int) -> int:
         return ctypes.c_int64.from_address(address).value
 
     return (
         word(fields - 8) == id(np.ndarray)
-        and word(fields + network.DATA) == array.ctypes.data
-        and word(fields + network.NDIM) & 0xFFFFFFFF == 1
-        and word(word(fields + network.DIMENSIONS)) == 3
-        and word(word(fields + network.STRIDES)) == 4
-        and word(fields + network.DTYPE) == id(np.dtype(np.float32))
-        and word(id(value) + network.OBJECT_HEADER - 8) == id(float)
-        and ctypes.c_double.from_address(id(value) + network.OBJECT_HEADER).value == value
+        and word(fields + calls.DATA) == array.ctypes.data
+        and word(fields + calls.NDIM) & 0xFFFFFFFF == 1
+        and word(word(fields + calls.DIMENSIONS)) == 3
+        and word(word(fields + calls.STRIDES)) == 4
+        and word(fields + calls.DTYPE) == id(np.dtype(np.float32))
+        and word(id(value) + calls.OBJECT_HEADER - 8) == id(float)
+        and ctypes.c_double.from_address(id(value) + calls.OBJECT_HEADER).value == value
     )

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm import reference
-from fastlstm.model import Model
 
 if TYPE_CHECKING:
+    from fastlstm.model import Model
     from fastlstm.roads import Road
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -155,7 +155,7 @@ def judge(road: str, run: Run, true: Truth) -> Row:
 def verify(
     model: Model,
     *,
-    steps: int = 2000,
+    steps: int = 10_000,
     seed: int = 0,
     roads: Iterable[Road] | None = None,
     progress: Callable[[str], None] | None = None,

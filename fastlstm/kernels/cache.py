@@ -42,14 +42,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastlstm"
 
 
-class KernelCache(_Cache):  # type: ignore[misc]
-    """One compiled function of one plan, in a file of its own.
+class KernelCache(_Cache):
+    """One compiled function, of one plan or of all, in a file of its own.
 
     The file holds a SHA-256 and Numba's serialised machine code. Like any program, it is as
     trustworthy as the folder it lies in: the user's own, never that of a model file.
     """
 
-    def __init__(self, function: str, plan: str) -> None:
+    def __init__(self, function: str, plan: str = "") -> None:
         self._function = function
         self._plan = plan
 

@@ -27,7 +27,7 @@ LINEAR, RELU, TANH, SIGMOID, SOFTMAX = range(5)
 
 
 @njit(**JIT)
-def activate(activation, z):  # type: ignore[no-untyped-def]
+def activate(activation, z):
     """The activation lane by lane; softmax needs all outputs and is done after them."""
     if activation == RELU:
         return maximum(z, splat(z, np.float32(0)))
@@ -39,8 +39,8 @@ def activate(activation, z):  # type: ignore[no-untyped-def]
 
 
 @njit(**JIT)
-def softmax(y, outputs):  # type: ignore[no-untyped-def]
-    """y = exp(y) / sum(exp(y)) in place, shifted by the greatest y, which leaves the ratio."""
+def softmax(y, outputs):
+    """Y = exp(y) / sum(exp(y)) in place, shifted by the greatest y, which leaves the ratio."""
     greatest = get(y, 0)
     for k in range(1, outputs):
         greatest = max(greatest, get(y, k))
@@ -54,8 +54,8 @@ def softmax(y, outputs):  # type: ignore[no-untyped-def]
 
 
 @njit(**JIT)
-def dense_step(zero, inputs, outputs, groups, width, activation, weights, x, y):  # type: ignore[no-untyped-def]
-    """y = activation(weight @ x + bias) for many outputs, in groups of as many vectors as zero[0].
+def dense_step(zero, inputs, outputs, groups, width, activation, weights, x, y):
+    """Y = activation(weight @ x + bias) for many outputs, in groups of as many vectors as zero[0].
 
     weights: groups x [bias | input rows][vector of the group][width].
     """
@@ -73,8 +73,8 @@ def dense_step(zero, inputs, outputs, groups, width, activation, weights, x, y):
 
 
 @njit(**JIT)
-def dense_dot_step(zero, padded_inputs, outputs, width, activation, weights, x, y):  # type: ignore[no-untyped-def]
-    """y = activation(weight @ x + bias) for few outputs: one dot product each.
+def dense_dot_step(zero, padded_inputs, outputs, width, activation, weights, x, y):
+    """Y = activation(weight @ x + bias) for few outputs: one dot product each.
 
     A block of `width` outputs would leave most lanes idle, and most heads have a single output.
     weights: outputs x [padded_inputs], then the biases. x is padded with finite values.
@@ -91,8 +91,8 @@ def dense_dot_step(zero, padded_inputs, outputs, width, activation, weights, x, 
 
 
 @njit(**JIT)
-def affine_step(zero, padded, width, weights, x, y):  # type: ignore[no-untyped-def]
-    """y = scale * x + shift, rounded once. weights: [scale | shift], both padded with zeros."""
+def affine_step(zero, padded, width, weights, x, y):
+    """Y = scale * x + shift, rounded once. weights: [scale | shift], both padded with zeros."""
     like = zero[0][0]
     for k in range(0, padded, width):
         scale, shift = load(like, weights, k), load(like, weights, padded + k)

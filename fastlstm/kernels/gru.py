@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from fastlstm.kernels.activations import sigmoid, tanh
+from fastlstm.kernels.activations import one_minus_sigmoid, sigmoid, tanh
 from fastlstm.kernels.simd import (
     JIT,
     TINY,
@@ -20,7 +20,7 @@ from fastlstm.kernels.simd import (
 
 
 @njit(**JIT)
-def gru_step(zero, inputs, hidden, blocks, width, weights, x, h, h_new, odd):  # type: ignore[no-untyped-def]
+def gru_step(zero, inputs, hidden, blocks, width, weights, x, h, h_new, odd):
     """One step over every block of `width` units; the new h goes to `h_new`.
 
     weights: blocks x [bias r z n | bias n of the hidden half | inputs | hidden rows][gate][width].
@@ -39,8 +39,9 @@ def gru_step(zero, inputs, hidden, blocks, width, weights, x, h, h_new, odd):  #
         z_x = accumulate(zero, z_x, weights, at, stride, x, inputs)
         start = (z_x[0], z_x[1], n_bias)
         z_h = accumulate(zero, start, weights, at + inputs * stride, stride, h, hidden)
-        r, z = sigmoid(z_h[0]), sigmoid(z_h[1])
+        r, renewed = sigmoid(z_h[0]), one_minus_sigmoid(z_h[1])
         n = tanh(fma(r, z_h[2], z_x[2]))
-        # (1 - z) n + z h, with one multiplication less.
-        new = fma(z, sub(load(tiny, h, unit), n), n)
+        # (1 - z) n + z h, as h + (1 - z) (n - h): a gate near 1 keeps all of its digits.
+        old = load(tiny, h, unit)
+        new = fma(renewed, sub(n, old), old)
         store(h_new, unit, flush_tiny(new, tiny))

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from numba import njit
 
-from fastlstm.kernels.activations import sigmoid, tanh
+from fastlstm.kernels.activations import one_minus_sigmoid, sigmoid, tanh
 from fastlstm.kernels.simd import (
     JIT,
     TINY,
     accumulate,
+    add,
     flush_tiny,
     fma,
     load,
     load_many,
     mul,
+    negate,
     splat,
     store,
 )
 
 
 @njit(**JIT)
-def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd):  # type: ignore[no-untyped-def]
+def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd):
     """One step over every block of `width` units; `c` is updated in place, h goes to `h_new`.
 
     weights: blocks x [bias | inputs | hidden rows][gate i f g o][width]. The weights stream once;
@@ -37,7 +39,10 @@ def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd)
         z = load_many(gates, weights, at)
         z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
         z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden)
-        i, f, g, o = sigmoid(z[0]), sigmoid(z[1]), tanh(z[2]), sigmoid(z[3])
-        cell = flush_tiny(fma(f, load(tiny, c, unit), mul(i, g)), tiny)
+        i, g, o = sigmoid(z[0]), tanh(z[2]), sigmoid(z[3])
+        # f c + i g, as c + (i g - (1 - f) c): a gate near 1 keeps all of its digits.
+        forgotten = one_minus_sigmoid(z[1])
+        cell = load(tiny, c, unit)
+        cell = flush_tiny(add(cell, fma(negate(forgotten), cell, mul(i, g))), tiny)
         store(c, unit, cell)
         store(h_new, unit, mul(o, tanh(cell)))

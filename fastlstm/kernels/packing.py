@@ -1,19 +1,21 @@
-"""PyTorch-ordered weights into the blocked layout that the kernels stream, and the plan of a stream's memory.
+"""PyTorch-ordered weights into the kernels' blocked layout, and the plan of a stream's memory.
 
 A plan holds sizes and offsets alone, so models of one architecture share one compiled program.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.kernels.dense import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
 from fastlstm.kernels.simd import NATIVE_WIDTH, REGISTERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Array = NDArray[np.float32]
 
@@ -117,9 +119,7 @@ def pack(specs: Sequence[Spec]) -> Packed:
         memory[place : place + len(vector)] = vector
     packed = aligned(sum(map(len, weights)))
     np.concatenate(weights, out=packed)
-    plan = Plan(
-        tuple(layers), specs[0].inputs, specs[-1].outputs, len(packed), len(memory), output
-    )
+    plan = Plan(tuple(layers), specs[0].inputs, specs[-1].outputs, len(packed), len(memory), output)
     return Packed(plan, packed, memory)
 
 

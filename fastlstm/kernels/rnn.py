@@ -19,7 +19,7 @@ from fastlstm.kernels.simd import (
 
 
 @njit(**JIT)
-def rnn_step(zero, inputs, hidden, groups, width, activation, weights, x, h, h_new, odd):  # type: ignore[no-untyped-def]
+def rnn_step(zero, inputs, hidden, groups, width, activation, weights, x, h, h_new, odd):
     """One step, in groups of as many blocks of `width` units as zero[0] has vectors.
 
     weights: groups x [bias | inputs | hidden rows][block of the group][width]. A group shares

@@ -1,4 +1,4 @@
-"""An LLVM vector of float32 as a Numba type, and the dozen operations that the kernels are written in.
+"""An LLVM vector of float32 as a Numba type, and the operations that the kernels are made of.
 
 Plain loops left to the auto-vectoriser cost 2 to 10 times as much (docs/kernels.md), because it
 will not keep four gates in registers. LLVM legalises these vectors on any CPU, of any width.
@@ -35,7 +35,7 @@ class Vector(types.Type):
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
         super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.width))
 
@@ -103,50 +103,50 @@ def _load(
 
 
 @intrinsic
-def pointer_to(typingctx, address):  # type: ignore[no-untyped-def]
+def pointer_to(typingctx, address):
     """The float32 pointer at `address`, an int64."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], _FLOAT.as_pointer())
 
     return POINTER(types.int64), build
 
 
 @intrinsic
-def address_of(typingctx, pointer):  # type: ignore[no-untyped-def]
+def address_of(typingctx, pointer):
     """The int64 address of a float32 pointer."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return builder.ptrtoint(arguments[0], _INDEX)
 
     return types.int64(POINTER), build
 
 
 @intrinsic
-def offset(typingctx, pointer, count):  # type: ignore[no-untyped-def]
+def offset(typingctx, pointer, count):
     """The pointer moved on by `count` float32."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return builder.gep(arguments[0], [arguments[1]])
 
     return POINTER(POINTER, types.int64), build
 
 
 @intrinsic
-def get(typingctx, pointer, index):  # type: ignore[no-untyped-def]
+def get(typingctx, pointer, index):
     """The float32 at pointer[index]."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return builder.load(builder.gep(arguments[0], [arguments[1]]), align=4)
 
     return types.float32(POINTER, types.int64), build
 
 
 @intrinsic
-def put(typingctx, pointer, index, value):  # type: ignore[no-untyped-def]
+def put(typingctx, pointer, index, value):
     """pointer[index] = value, a float32."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         pointer, index, value = arguments
         builder.store(value, builder.gep(pointer, [index]), align=4)
         return context.get_dummy_value()
@@ -155,20 +155,20 @@ def put(typingctx, pointer, index, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def get_word(typingctx, address):  # type: ignore[no-untyped-def]
+def get_word(typingctx, address):
     """The int64 at `address`."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return builder.load(builder.inttoptr(arguments[0], _INDEX.as_pointer()), align=8)
 
     return types.int64(types.int64), build
 
 
 @intrinsic
-def put_word(typingctx, address, value):  # type: ignore[no-untyped-def]
+def put_word(typingctx, address, value):
     """Store an int64 at `address`."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         address, value = arguments
         builder.store(value, builder.inttoptr(address, _INDEX.as_pointer()), align=8)
         return context.get_dummy_value()
@@ -177,10 +177,10 @@ def put_word(typingctx, address, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def exchange_word(typingctx, address, expected, value):  # type: ignore[no-untyped-def]
+def exchange_word(typingctx, address, expected, value):
     """Store `value` at `address` if `expected` stands there, in one atomic act; True if it did."""
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         address, expected, value = arguments
         pointer = builder.inttoptr(address, _INDEX.as_pointer())
         pair = builder.cmpxchg(pointer, expected, value, "acq_rel", "acquire")
@@ -190,49 +190,49 @@ def exchange_word(typingctx, address, expected, value):  # type: ignore[no-untyp
 
 
 @intrinsic
-def zeros(typingctx, width):  # type: ignore[no-untyped-def]
+def zeros(typingctx, width):
     """A vector of `width` zeros; `width` must be a compile-time constant."""
     if not isinstance(width, types.IntegerLiteral):
         return None
     vector = Vector(width.literal_value)
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return ir.Constant(_lanes(vector), None)
 
     return vector(width), build
 
 
 @intrinsic
-def splat(typingctx, like, value):  # type: ignore[no-untyped-def]
+def splat(typingctx, like, value):
     """`value`, a float32, in every lane of a vector as wide as `like`."""
     if not isinstance(like, Vector):
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return _splat(builder, arguments[1], like.width)
 
     return like(like, types.float32), build
 
 
 @intrinsic
-def load(typingctx, like, pointer, index):  # type: ignore[no-untyped-def]
+def load(typingctx, like, pointer, index):
     """The vector at pointer[index], as wide as `like`."""
     if not isinstance(like, Vector):
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return _load(builder, _lanes(like), arguments[1], arguments[2])
 
     return like(like, POINTER, types.int64), build
 
 
 @intrinsic
-def store(typingctx, pointer, index, vector):  # type: ignore[no-untyped-def]
+def store(typingctx, pointer, index, vector):
     """Store a vector at pointer[index]."""
     if not isinstance(vector, Vector):
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         pointer, index, value = arguments
         builder.store(value, _address(builder, pointer, index, value.type), align=4)
         return context.get_dummy_value()
@@ -241,12 +241,12 @@ def store(typingctx, pointer, index, vector):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def store_many(typingctx, pointer, index, vectors):  # type: ignore[no-untyped-def]
+def store_many(typingctx, pointer, index, vectors):
     """Store the vectors of a tuple one after the other from pointer[index]."""
     if not isinstance(vectors, types.UniTuple) or not isinstance(vectors.dtype, Vector):
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         pointer, index, values = arguments
         for k in range(vectors.count):
             place = builder.add(index, ir.Constant(_INDEX, k * vectors.dtype.width))
@@ -258,11 +258,11 @@ def store_many(typingctx, pointer, index, vectors):  # type: ignore[no-untyped-d
 
 
 def _binary(emit: Any) -> Any:
-    def declare(typingctx, a, b):  # type: ignore[no-untyped-def]
+    def declare(typingctx, a, b):
         if not isinstance(a, Vector) or a != b:
             return None
 
-        def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def build(context, builder, signature, arguments):
             return emit(builder, *arguments)
 
         return a(a, b), build
@@ -280,24 +280,24 @@ maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">",
 
 
 @intrinsic
-def fma(typingctx, a, b, c):  # type: ignore[no-untyped-def]
+def fma(typingctx, a, b, c):
     """A * b + c, rounded once."""
     if not isinstance(a, Vector) or not a == b == c:
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return _call(builder, "fma", list(arguments))
 
     return a(a, b, c), build
 
 
 @intrinsic
-def total(typingctx, vector):  # type: ignore[no-untyped-def]
+def total(typingctx, vector):
     """The sum of the lanes, halves added pairwise: the same order on every CPU."""
     if not isinstance(vector, Vector):
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         value, width = arguments[0], vector.width
         undefined = ir.Constant(value.type, ir.Undefined)
         while width > 1:
@@ -311,12 +311,44 @@ def total(typingctx, vector):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def flush_tiny(typingctx, value, limit):  # type: ignore[no-untyped-def]
+def negate(typingctx, a):
+    """-a; costs nothing where the result goes into an fma."""
+    if not isinstance(a, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        return builder.fneg(arguments[0])
+
+    return a(a), build
+
+
+@intrinsic
+def power_of_two(typingctx, shifted):
+    """2^n for `shifted` = n + 1.5 * 2^23, n a whole number from -126 to 127.
+
+    The low bits of such a float32 are n itself; moved to where the exponent stands, with its
+    bias of 127 added, they are the result.
+    """
+    if not isinstance(shifted, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        integers = ir.VectorType(ir.IntType(32), shifted.width)
+        bits = builder.bitcast(arguments[0], integers)
+        moved = builder.shl(bits, ir.Constant(integers, [23] * shifted.width))
+        biased = builder.add(moved, ir.Constant(integers, [127 << 23] * shifted.width))
+        return builder.bitcast(biased, arguments[0].type)
+
+    return shifted(shifted), build
+
+
+@intrinsic
+def flush_tiny(typingctx, value, limit):
     """Lanes whose magnitude is under `limit` become 0."""
     if not isinstance(value, Vector) or value != limit:
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         value, limit = arguments
         small = builder.fcmp_ordered("<", _call(builder, "fabs", [value]), limit)
         return builder.select(small, ir.Constant(value.type, None), value)
@@ -325,17 +357,20 @@ def flush_tiny(typingctx, value, limit):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def load_many(typingctx, like, pointer, index):  # type: ignore[no-untyped-def]
+def load_many(typingctx, like, pointer, index):
     """As many vectors as the tuple `like` holds, one after the other from pointer[index]."""
     if not isinstance(like, types.UniTuple) or not isinstance(like.dtype, Vector):
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         _, pointer, index = arguments
         width = like.dtype.width
         values = [
             _load(
-                builder, _lanes(like.dtype), pointer, builder.add(index, ir.Constant(_INDEX, k * width))
+                builder,
+                _lanes(like.dtype),
+                pointer,
+                builder.add(index, ir.Constant(_INDEX, k * width)),
             )
             for k in range(like.count)
         ]
@@ -345,7 +380,7 @@ def load_many(typingctx, like, pointer, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def multiply_rows(typingctx, sums, weights, row, x, k):  # type: ignore[no-untyped-def]
+def multiply_rows(typingctx, sums, weights, row, x, k):
     """Add x[k] * (row of vectors at weights[row]) to `sums`: one row of a matrix product.
 
     `sums` holds as many vectors as a row. Where it is a tuple of several such sets, in a tuple,
@@ -356,13 +391,11 @@ def multiply_rows(typingctx, sums, weights, row, x, k):  # type: ignore[no-untyp
         return None
     sets, gates, vector = sums.count, sums.dtype.count, sums.dtype.dtype
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         sums_value, weights, row, x, k = arguments
         new_sets = []
         for j in range(sets):
-            scalar = builder.load(
-                builder.gep(x, [builder.add(k, ir.Constant(_INDEX, j))]), align=4
-            )
+            scalar = builder.load(builder.gep(x, [builder.add(k, ir.Constant(_INDEX, j))]), align=4)
             value = _splat(builder, scalar, vector.width)
             old = builder.extract_value(sums_value, j)
             new = []
@@ -377,13 +410,13 @@ def multiply_rows(typingctx, sums, weights, row, x, k):  # type: ignore[no-untyp
 
 
 @intrinsic
-def fold(typingctx, sums):  # type: ignore[no-untyped-def]
+def fold(typingctx, sums):
     """The sets of a tuple of sets of vectors, added pairwise: one set."""
     if not isinstance(sums, types.UniTuple) or not isinstance(sums.dtype, types.UniTuple):
         return None
     sets, gates = sums.count, sums.dtype.count
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         parts = [
             [builder.extract_value(builder.extract_value(arguments[0], j), g) for g in range(gates)]
             for j in range(sets)
@@ -397,7 +430,7 @@ def fold(typingctx, sums):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def zero_sets(typingctx, width, gates, sets):  # type: ignore[no-untyped-def]
+def zero_sets(typingctx, width, gates, sets):
     """`sets` sets of `gates` vectors of `width` zeros, all compile-time constants.
 
     The kernels take their vector width, their gates and their number of accumulators from the
@@ -408,26 +441,26 @@ def zero_sets(typingctx, width, gates, sets):  # type: ignore[no-untyped-def]
     one = types.UniTuple(Vector(width.literal_value), gates.literal_value)
     many = types.UniTuple(one, sets.literal_value)
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return ir.Constant(context.get_value_type(many), None)
 
     return many(width, gates, sets), build
 
 
 @intrinsic
-def with_first(typingctx, sets, first):  # type: ignore[no-untyped-def]
+def with_first(typingctx, sets, first):
     """`sets` with its first set replaced."""
     if not isinstance(sets, types.UniTuple) or sets.dtype != first:
         return None
 
-    def build(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def build(context, builder, signature, arguments):
         return builder.insert_value(arguments[0], arguments[1], 0)
 
     return sets(sets, first), build
 
 
 @njit(**JIT)
-def accumulate(zero, start, weights, row, stride, x, count):  # type: ignore[no-untyped-def]
+def accumulate(zero, start, weights, row, stride, x, count):
     """`start` + x[:count] @ weights: one row of `stride` float32 per value of x, from weights[row].
 
     The order of additions depends on the sizes alone, so every caller gets the same bits.
@@ -448,6 +481,6 @@ def accumulate(zero, start, weights, row, stride, x, count):  # type: ignore[no-
 
 
 @njit(**JIT)
-def clamp(x, limit):  # type: ignore[no-untyped-def]
+def clamp(x, limit):
     """`x` between -limit and limit; a NaN becomes the limit."""
     return maximum(minimum(x, limit), sub(sub(limit, limit), limit))

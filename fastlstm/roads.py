@@ -1,0 +1,126 @@
+"""Every road that a Model can take on this machine, each opened as a session of one live sequence.
+
+verify.py judges them and bench/ times them; a library is imported only when its road is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlstm.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from fastlstm.export.sessions import Session
+    from fastlstm.model import Array, Model
+    from fastlstm.verify import Run
+
+
+class StreamSession:
+    """Our own Stream under the protocol of the others."""
+
+    def __init__(self, model: Model) -> None:
+        """Open a stream of `model`."""
+        self.stream = Stream(model)
+
+    def reset(self) -> None:
+        """Go back to the model's initial state."""
+        self.stream.reset()
+
+    def step(self, x: Array) -> Array:
+        """One step: x (input_size,) float32 -> a fresh (output_size,)."""
+        return self.stream.step(x)
+
+    def run(self, x: Array) -> Array:
+        """A block of steps: x (time, input_size) float32 -> (time, output_size)."""
+        return self.stream.run(x)
+
+    def state(self) -> tuple[Array, ...]:
+        """Copies of the state vectors, in the order of Model.states."""
+        return self.stream.state
+
+
+class PushSession(StreamSession):
+    """A Stream driven by `push`; its output is copied out, as the protocol wants."""
+
+    def step(self, x: Array) -> Array:
+        """One step: x (input_size,) float32 -> a fresh (output_size,)."""
+        self.stream.push(x)
+        return self.stream.output.copy()
+
+
+@dataclass(frozen=True)
+class Road:
+    """A way of running a model: what it needs, how to open it, and how a sequence is fed."""
+
+    name: str
+    open: Callable[[Model], Session]
+    by_step: bool
+    libraries: tuple[str, ...] = ()
+    extra: str = ""
+    compiler: bool = False
+
+    def missing(self) -> str:
+        """What has to be installed before this road can be opened; empty if nothing."""
+        absent = [name for name in self.libraries if importlib.util.find_spec(name) is None]
+        if absent:
+            return f"{', '.join(absent)} not installed: pip install 'fastlstm[{self.extra}]'"
+        if self.compiler and shutil.which(os.environ.get("CXX", "g++")) is None:
+            return "no C++ compiler found: install g++ or set CXX"
+        return ""
+
+    def prepare(self, model: Model) -> Run:
+        """The road as verify.judge takes it: from the initial state, outputs and final state."""
+        session = self.open(model)
+
+        def run(x: NDArray[np.float32]) -> tuple[NDArray[Any], Sequence[NDArray[Any]]]:
+            session.reset()
+            y = np.stack([session.step(sample) for sample in x]) if self.by_step else session.run(x)
+            return y, session.state()
+
+        return run
+
+
+def _session(name: str) -> Callable[[Model], Session]:
+    """Open a session of fastlstm.export.sessions, which is imported only then."""
+
+    def open_session(model: Model) -> Session:
+        module = importlib.import_module("fastlstm.export.sessions")
+        session: Session = getattr(module, name)(model)
+        return session
+
+    return open_session
+
+
+def _torch(name: str, session: str, *, by_step: bool, compiler: bool = False) -> Road:
+    return Road(name, _session(session), by_step, ("torch",), "train", compiler)
+
+
+def _onnx(name: str, session: str, *, by_step: bool) -> Road:
+    return Road(name, _session(session), by_step, ("onnx", "onnxruntime"), "onnx")
+
+
+ROADS = (
+    Road("stream, by step", StreamSession, by_step=True),
+    Road("stream, by push", PushSession, by_step=True),
+    Road("stream, by run", StreamSession, by_step=False),
+    _torch("torch eager, by step", "TorchSession", by_step=True),
+    _torch("torch eager, sequence", "TorchSession", by_step=False),
+    _torch("torch cells, by step", "TorchCellSession", by_step=True),
+    _torch("TorchScript, by step", "TorchScriptSession", by_step=True),
+    _torch("TorchScript, sequence", "TorchScriptSession", by_step=False),
+    _torch("torch.compile, by step", "InductorSession", by_step=True, compiler=True),
+    _torch("AOTInductor, by step", "AotiSession", by_step=True, compiler=True),
+    _onnx("ONNX Runtime, by step", "OnnxSession", by_step=True),
+    _onnx("ONNX Runtime bound, by step", "OnnxBindingSession", by_step=True),
+    _onnx("ONNX Runtime, sequence", "OnnxSession", by_step=False),
+)

@@ -1,0 +1,83 @@
+"""Model: every shape error is caught when it is made, and names the layer, array and shapes."""
+
+import numpy as np
+import pytest
+
+import cases
+from fastlstm.errors import ModelError
+from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Model
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def test_sizes_follow_from_the_weights():
+    model = Model((LSTM(zeros(20, 3), zeros(20, 5)), Dense(zeros(2, 5), zeros(2))))
+    assert (model.input_size, model.output_size, model.num_parameters) == (3, 2, 172)
+    assert [(s.layer, s.name, s.size) for s in model.states] == [(0, "h", 5), (0, "c", 5)]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: LSTM(zeros(20, 3), zeros(20, 4)), ["LSTM.weight_hh_l0", "(20, 5)", "(20, 4)"]),
+        (lambda: LSTM(zeros(21, 3), zeros(20, 5)), ["LSTM.weight_ih_l0", "4 gates", "(21, 3)"]),
+        (lambda: GRU(zeros(20, 3), zeros(20, 5)), ["GRU.weight_ih_l0", "3 gates", "(20, 3)"]),
+        (
+            lambda: GRU(zeros(15, 3), zeros(15, 5), zeros(15), zeros(14)),
+            ["GRU.bias_hh_l0", "(15,)", "(14,)"],
+        ),
+        (lambda: LSTM(zeros(8, 1), zeros(8, 2), zeros(8)), ["bias_ih_l0 and bias_hh_l0"]),
+        (lambda: LSTM(zeros(8, 1), zeros(8, 2), h0=zeros(3)), ["LSTM.h0", "(2,)", "(3,)"]),
+        (lambda: LSTM(zeros(8, 1), zeros(8, 2), c0=zeros(1)), ["LSTM.c0", "(2,)", "(1,)"]),
+        (lambda: RNN(zeros(4), zeros(4, 4)), ["RNN.weight_ih_l0", "two axes", "(4,)"]),
+        (lambda: RNN(zeros(4, 1), zeros(4, 4), nonlinearity="gelu"), ["tanh, relu", "'gelu'"]),
+        (lambda: Dense(zeros(2, 5), zeros(3)), ["Dense.bias", "(2,)", "(3,)"]),
+        (lambda: Dense(zeros(2, 5), activation="step"), ["Dense.activation", "linear", "'step'"]),
+        (lambda: Dense(zeros(0, 5)), ["Dense.weight", "at least 1", "(0, 5)"]),
+        (lambda: Affine(zeros(2), zeros(3)), ["Affine.shift", "(2,)", "(3,)"]),
+        (lambda: Affine(zeros(2, 2), zeros(2)), ["Affine.scale", "one axis", "(2, 2)"]),
+        (lambda: Dense(np.zeros((2, 5))), ["Dense.weight", "float32", "float64", "astype"]),
+        (lambda: Dense([[1.0]]), ["Dense.weight", "list"]),
+        (lambda: Dense(np.full((1, 2), np.nan, np.float32)), ["Dense.weight", "finite", "(0, 0)"]),
+        (
+            lambda: Model((Dense(zeros(4, 2)), LSTM(zeros(8, 3), zeros(8, 2)))),
+            ["layer 1 (LSTM).weight_ih_l0", "(8, 4)", "layer 0 (Dense)", "(8, 3)"],
+        ),
+        (
+            lambda: Model((Dense(zeros(4, 2)), Affine(zeros(3), zeros(3)))),
+            ["layer 1 (Affine).scale", "(4,)", "(3,)"],
+        ),
+        (lambda: Model(()), ["at least one layer"]),
+        (lambda: Model((np.zeros(3),)), ["layer 0", "LSTM", "ndarray"]),
+        (lambda: Model((cases.affine(1),), {"a": {1, 2}}), ["metadata", "JSON"]),
+    ],
+)
+def test_an_error_names_what_is_wrong(make, words):
+    with pytest.raises(ModelError) as caught:
+        make()
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_model_owns_its_arrays():
+    weight = np.ones((1, 2), np.float32)
+    model = Model((Dense(weight),))
+    weight[:] = 7
+    assert model.layers[0].weight.tolist() == [[1, 1]]
+    with pytest.raises(ValueError, match="read-only"):
+        model.layers[0].weight[0, 0] = 3
+    with pytest.raises(TypeError):
+        model.metadata["a"] = 1
+
+
+def test_fortran_ordered_and_strided_weights_mean_the_same():
+    layer = cases.recurrent("LSTM", 3, 6)
+    wide = np.zeros((24, 12), np.float32)
+    wide[:, ::2] = layer.weight_hh_l0
+    other = LSTM(
+        np.asfortranarray(layer.weight_ih_l0), wide[:, ::2], layer.bias_ih_l0, layer.bias_hh_l0
+    )
+    x = cases.stream(Model((layer,)), 20)
+    assert np.array_equal(Model((layer,)).stream().run(x), Model((other,)).stream().run(x))
