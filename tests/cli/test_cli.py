@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from fastlstm.bench import Result
+from fastlstm.bench import Row as Timing
 from rich.console import Console
 
 import fastlstm
@@ -120,11 +122,11 @@ def test_verify_shows_and_writes_every_road(run, model_file, monkeypatch, tmp_pa
 
 
 def test_every_figure_fits_on_a_terminal_of_80_columns():
-    row = Row("ONNX Runtime bound, by step", "ok", 100_000, 1e-5, 2e-8, 4e-4, 5e-7, 4e-6)
-    timing = Timing("a model", "sequence", row.road, 1_234_567.0, 12_345_678.0, 1234.5, 1e-7)
+    row = Row("ONNX Runtime bound, by step", "ok", 10_000, 1e-5, 2e-8, 4e-4, 5e-7, 4e-6)
+    timing = bench.Row("a model", "sequence", row.road, 1_234_567.0, 12_345_678.0, 15, 1234.5, 1e-7)
     for table in (
         cli_tables.verdicts(Report((row,))),
-        *cli_tables.timings(Timings((timing,))),
+        *cli_tables.timings(bench.Result((timing,), {}, 15, 1000)),
     ):
         text = io.StringIO()
         Console(file=text, width=80).print(table)
@@ -172,43 +174,18 @@ def test_export_to_an_unknown_format_names_the_known_ones(run, model_file):
     assert all(name in result.err for name in ("--to", "onxx", "onnx", "torchscript", "inductor"))
 
 
-@dataclass
-class Timing:
-    """A row as fastlstm.bench makes it."""
-
-    model: str
-    mode: str
-    contender: str
-    median_ns: float | None
-    p99_ns: float | None
-    ratio: float | None
-    error: float | None
-    note: str = ""
-
-
-@dataclass
-class Timings:
-    """A result as fastlstm.bench makes it."""
-
-    rows: tuple[Timing, ...]
-
-    def to_dict(self):
-        return {"rows": [vars(row) for row in self.rows]}
-
-
 def test_bench_shows_and_writes_every_contender(run, model_file, monkeypatch, tmp_path):
     seen = []
 
     def compare(models, *, progress):
         seen.append({name: len(m.layers) for name, m in models.items()})
         progress("fastlstm")
-        return Timings(
-            (
-                Timing("model", "push", "fastlstm", 512.25, 1024.0, 1.0, 1e-7),
-                Timing("model", "push", "other", None, None, None, None, "not installed"),
-                Timing("model", "sequence", "fastlstm", 99.6, 120.0, 1.0, 1e-7),
-            )
+        rows = (
+            bench.Row("model", "push", "other", note="missing: not installed"),
+            bench.Row("model", "push", "fastlstm", 512.25, 1024.0, 15, 1.0, 1e-7),
+            bench.Row("model", "sequence", "fastlstm", 99.6, 120.0, 15, 1.0, 1e-7),
         )
+        return bench.Result(rows, {}, 15, 1000)
 
     monkeypatch.setattr("fastlstm.bench.compare", compare)
     target = tmp_path / "bench.json"
@@ -216,8 +193,9 @@ def test_bench_shows_and_writes_every_contender(run, model_file, monkeypatch, tm
     assert result.code == 0
     assert seen == [{"model": 4}]
     lines = [line.split() for line in result.out.splitlines()]
-    assert ["fastlstm", "512", "1,024", "1.00", "1.0e-07"] in lines
-    assert ["other", "-", "-", "-", "-", "not", "installed"] in lines
+    assert ["fastlstm", "512", "1,024", "1.0", "1.0e-07"] in lines
+    assert ["other", "-", "-", "-", "-", "missing:", "not", "installed"] in lines
+    assert result.out.count("model, push") == 1
     assert json.loads(target.read_text())["rows"][2]["median_ns"] == 99.6
 
 
@@ -226,7 +204,7 @@ def test_bench_without_a_model_makes_lstms_of_the_sizes_asked_for(run, monkeypat
 
     def compare(models, *, progress):
         seen.update({m.states[0].size: name for name, m in models.items()})
-        return Timings(())
+        return bench.Result((), {}, 15, 1000)
 
     monkeypatch.setattr("fastlstm.bench.compare", compare)
     assert run("bench", "--hidden", "1,17").code == 0
