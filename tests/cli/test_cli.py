@@ -11,12 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from fastlstm.bench import Result
-from fastlstm.bench import Row as Timing
 from rich.console import Console
 
 import fastlstm
-from fastlstm import cli_tables
+from fastlstm import bench, cli_tables
 from fastlstm.verify import Report, Row
 
 COMMANDS = ("train", "evaluate", "forecast", "stream", "verify", "export", "bench", "inspect")
