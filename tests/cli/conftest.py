@@ -9,10 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm[cli]'")
-
 import fastlstm
-from fastlstm import cli
 
 
 class Result(NamedTuple):
@@ -35,6 +32,8 @@ class Result(NamedTuple):
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Call the command in this process."""
+    pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm[cli]'")
+    from fastlstm import cli
 
     def call(*arguments, stdin=""):
         monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))

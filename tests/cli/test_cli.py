@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
+pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm[cli]'")
+
 from rich.console import Console
 
 import fastlstm

@@ -70,6 +70,12 @@ def test_an_unknown_recipe_names_the_ready_ones(run):
     assert "sine" in line
 
 
+def test_resuming_where_nothing_was_begun_is_one_clear_error(run, series, tmp_path):
+    folder = tmp_path / "run"
+    line = run("train", "sunspots", "--data", series, "--out", folder, "--resume").error
+    assert f"{folder}: nothing to resume" in line
+
+
 def test_a_setting_without_a_value_is_refused(run):
     result = run("train", "sunspots", "--set", "training.max_epochs")
     assert result.code == 2

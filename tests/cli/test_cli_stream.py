@@ -13,6 +13,8 @@ import pytest
 
 import fastlstm
 
+pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm[cli]'")
+
 
 def rows(text: str) -> np.ndarray:
     return np.array([[float(word) for word in line.split(",")] for line in text.splitlines()])
