@@ -280,6 +280,18 @@ maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">",
 
 
 @intrinsic
+def with_sign(typingctx, a, sign):
+    """|a| with the sign of `sign`."""
+    if not isinstance(a, Vector) or a != sign:
+        return None
+
+    def build(context, builder, signature, arguments):
+        return _call(builder, "copysign", list(arguments))
+
+    return a(a, sign), build
+
+
+@intrinsic
 def fma(typingctx, a, b, c):
     """A * b + c, rounded once."""
     if not isinstance(a, Vector) or not a == b == c:
@@ -318,6 +330,18 @@ def negate(typingctx, a):
 
     def build(context, builder, signature, arguments):
         return builder.fneg(arguments[0])
+
+    return a(a), build
+
+
+@intrinsic
+def magnitude(typingctx, a):
+    """|a|."""
+    if not isinstance(a, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        return _call(builder, "fabs", list(arguments))
 
     return a(a), build
 
