@@ -96,8 +96,9 @@ def test_a_stranger_can_read_it():
 
 def test_the_network_twin_loads_its_weights(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    from fastlstm.train.network import Network
     from safetensors.torch import load_file
+
+    from fastlstm.train.network import Network
 
     model = cases.model("mixed")
     tensors = load_file(model.save(tmp_path / "model.safetensors"))

@@ -6,12 +6,12 @@ import warnings
 
 import numpy as np
 import pytest
-from fastlstm.export import inductor_package, onnx_graph, torchscript_module
-from fastlstm.export.replay import STREAMS, WAYS, replay
 
 import cases
 from fastlstm import export, reference
 from fastlstm.errors import ExportError, MissingExtraError
+from fastlstm.export import inductor_package, onnx_graph, torchscript_module
+from fastlstm.export.replay import STREAMS, WAYS, replay
 from fastlstm.model import LSTM, Model
 
 torch = pytest.importorskip("torch", reason="torch is not installed")

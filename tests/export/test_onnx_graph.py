@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from fastlstm.export import onnx_graph
 
 import cases
 from fastlstm import export, reference
 from fastlstm.errors import ExportError
+from fastlstm.export import onnx_graph
 from fastlstm.model import Model
 from fastlstm.verify import truth
 

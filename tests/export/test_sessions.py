@@ -4,10 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-from fastlstm.export import onnx_graph, sessions
-from fastlstm.export.replay import replay
 
 import cases
+from fastlstm.export import onnx_graph, sessions
+from fastlstm.export.replay import replay
 from fastlstm.verify import judge, truth
 
 torch = pytest.importorskip("torch", reason="torch is not installed")

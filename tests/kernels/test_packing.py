@@ -47,7 +47,7 @@ def test_buffers_do_not_overlap_and_lie_on_cache_lines(name):
             begins.add(layer.cell)
         assert layer.weights % ALIGNMENT == 0
     assert all(begin % ALIGNMENT == 0 for begin in begins)
-    places = sorted(begins) + [plan.memory_size]
+    places = [*sorted(begins), plan.memory_size]
     room = dict(zip(places, np.diff(places), strict=False))
     for layer in plan.layers:
         for begin in layer.result:

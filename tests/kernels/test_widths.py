@@ -17,7 +17,8 @@ rows = []
 for name in ("mixed", "lstm-stack", "gru-stack", "rnn-relu", "wide-input", "LSTM-1", "affine-only"):
     model = cases.model(name)
     stream = model.stream()
-    row = judge(name, lambda x: (stream.run(x), stream.state), truth(model, cases.stream(model, 200)))
+    true = truth(model, cases.stream(model, 200))
+    row = judge(name, lambda x: (stream.run(x), stream.state), true)
     rows.append([name, row.verdict, row.max_abs_error, row.bound])
 print(json.dumps([NATIVE_WIDTH, rows]))
 """

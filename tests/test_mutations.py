@@ -1,0 +1,142 @@
+"""The tests are honest: each known kind of mistake, put into a copy of the package, is caught.
+
+The judge is the one of `verify`, run on the copy; the suite's own tests stand on the same one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastlstm
+
+PACKAGE = Path(fastlstm.__file__).parent
+HERE = Path(__file__).parent
+# Exits with 1 where the copy's stream is further from the reference than it may be.
+JUDGE = """
+import sys
+import numpy as np
+import cases
+from fastlstm.verify import judge, truth
+bad = []
+for kind in ("LSTM", "GRU", "RNN"):
+    model = cases.Model((cases.affine(2), cases.recurrent(kind, 2, 20), cases.dense(20, 6),
+                         cases.dense(6, 1)))
+    stream = model.stream()
+    stream.run(cases.stream(model, 10, seed=9))
+    stream.reset()
+    true = truth(model, cases.stream(model, 60))
+    if judge(kind, lambda x: (stream.run(x), stream.state), true).verdict != "ok":
+        bad.append(kind)
+print(bad)
+sys.exit(bool(bad))
+"""
+# What is wrong, in which file, and which tests of the suite would also see it.
+MUTATIONS = {
+    "none": ("kernels/lstm.py", "z[0]", "z[0]"),
+    "LSTM gates i and o swapped": (
+        "kernels/lstm.py",
+        "i, g, o = sigmoid(z[0]), tanh(z[2]), sigmoid(z[3])",
+        "i, g, o = sigmoid(z[3]), tanh(z[2]), sigmoid(z[0])",
+    ),
+    "GRU gates r and z swapped": (
+        "kernels/gru.py",
+        "sigmoid(z_h[0]), one_minus_sigmoid(z_h[1])",
+        "sigmoid(z_h[1]), one_minus_sigmoid(z_h[0])",
+    ),
+    "LSTM bias_hh dropped": (
+        "kernels/packing.py",
+        'a["bias_ih_l0"] + a["bias_hh_l0"]',
+        'a["bias_ih_l0"]',
+    ),
+    "GRU's own bias of n dropped": (
+        "kernels/gru.py",
+        "start = (z_x[0], z_x[1], n_bias)",
+        "start = (z_x[0], z_x[1], sub(n_bias, n_bias))",
+    ),
+    "Dense bias dropped": (
+        "kernels/packing.py",
+        "np.concatenate([rows.ravel(), bias])",
+        "np.concatenate([rows.ravel(), 0 * bias])",
+    ),
+    "c forgotten on reset": (
+        "stream.py",
+        "self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]",
+        "kept = [self._memory[p].copy() for p in self._state_places()]; "
+        "self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]; "
+        "self._memory[self._state_places()[-1]] = kept[-1]",
+    ),
+    "reference gates swapped": (
+        "reference.py",
+        "i, f, g, o = np.split(",
+        "f, i, g, o = np.split(",
+    ),
+    "reset gate before the product": (
+        "reference.py",
+        "np.tanh(n_x + r * n_h)",
+        "np.tanh(r * n_x + n_h)",
+    ),
+}
+
+
+def mutated(folder, file, old, new):
+    copy = folder / "fastlstm"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "train"))
+    path = copy / file
+    source = path.read_text()
+    assert old in source, f"{file} no longer holds {old!r}: mend the mutation"
+    path.write_text(source.replace(old, new))
+    return folder
+
+
+def environment(folder):
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(folder), str(HERE)]),
+        "FASTLSTM_CACHE_DIR": str(folder / "cache"),
+    }
+
+
+@pytest.mark.parametrize("name", list(MUTATIONS))
+def test_a_mistake_is_caught(tmp_path, name):
+    folder = mutated(tmp_path, *MUTATIONS[name])
+    done = subprocess.run(
+        [sys.executable, "-c", JUDGE],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.returncode == (0 if name == "none" else 1), done.stdout
+
+
+def test_stale_machine_code_is_caught(tmp_path):
+    """With a cache keyed by less than all sources, the staleness tests fail."""
+    folder = mutated(
+        tmp_path,
+        "kernels/cache.py",
+        'sha.update(f"{path.name} {len(content)} ".encode() + content)',
+        'sha.update(f"{path.name} ".encode())',
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-k",
+            "edited_kernel_source and lstm",
+            str(HERE / "kernels" / "test_cache.py"),
+        ],
+        cwd=HERE.parent,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 failed" in done.stdout
