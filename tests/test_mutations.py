@@ -133,7 +133,7 @@ def test_stale_machine_code_is_caught(tmp_path):
             "edited_kernel_source and lstm",
             str(HERE / "kernels" / "test_cache.py"),
         ],
-        cwd=HERE.parent,
+        cwd=folder,
         env=environment(folder),
         capture_output=True,
         text=True,
