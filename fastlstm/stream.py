@@ -77,6 +77,7 @@ class Stream:
     """
 
     __slots__ = (
+        "__weakref__",
         "_calls",
         "_code",
         "_header",
@@ -212,6 +213,13 @@ class Stream:
         with self._claimed():
             self._header[calls.STEPS // 8] = 0
             self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # Its memory holds addresses of this process, which would be followed in another one.
+        raise TypeError(
+            "a Stream cannot be copied or pickled: take its snapshot(), and restore() that in a "
+            "new stream of the same model"
+        )
 
     def _advance(self, x_address: int, x_stride: int, y: Array) -> None:
         status = self._calls.run(

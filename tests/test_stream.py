@@ -1,5 +1,8 @@
 """Stream: the reference's numbers, the same bits however it is cut, unharmed by bad input."""
 
+import copy
+import gc
+import pickle
 import threading
 
 import numpy as np
@@ -302,6 +305,24 @@ def test_a_wrong_snapshot_is_refused_and_changes_nothing():
         with pytest.raises(SnapshotError, match=words):
             stream.restore(bad)
         assert stream.snapshot() == good
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied_by_accident(duplicate):
+    stream = cases.stack("LSTM", 6, 1).stream()
+    with pytest.raises(TypeError, match=r"snapshot\(\)"):
+        duplicate(stream)
+
+
+def test_a_stream_keeps_what_it_needs_alive():
+    stream = cases.stack("LSTM", 64, 1).stream()
+    x = cases.stream(stream.model, 50)
+    expected = cases.stack("LSTM", 64, 1).stream().run(x)
+    gc.collect()
+    # Whatever was freed is written over.
+    kept = [np.full(30_000, np.nan, np.float32) for _ in range(50)]
+    assert np.array_equal(stream.run(x), expected)
+    assert len(kept) == 50
 
 
 def test_reset_begins_again():

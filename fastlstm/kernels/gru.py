@@ -11,6 +11,7 @@ from fastlstm.kernels.simd import (
     accumulate,
     flush_tiny,
     fma,
+    hidden_constant,
     load,
     load_many,
     splat,
@@ -29,7 +30,9 @@ def gru_step(zero, inputs, hidden, blocks, width, weights, x, h, h_new, odd):
     gates = zero[0]
     stride = 3 * width
     tiny = splat(gates[0], TINY)
-    for k in range(blocks):
+    # Unrolled, two blocks are scheduled into each other and their gates spill.
+    count = hidden_constant(blocks) if blocks > 1 else 1
+    for k in range(count):
         block = k + odd * (blocks - 1 - 2 * k)
         at = block * ((1 + inputs + hidden) * stride + width)
         unit = block * width

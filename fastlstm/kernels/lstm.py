@@ -12,6 +12,7 @@ from fastlstm.kernels.simd import (
     add,
     flush_tiny,
     fma,
+    hidden_constant,
     load,
     load_many,
     mul,
@@ -32,7 +33,9 @@ def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd)
     gates = zero[0]
     stride = 4 * width
     tiny = splat(gates[0], TINY)
-    for n in range(blocks):
+    # Unrolled, two blocks are scheduled into each other and their gates spill.
+    count = hidden_constant(blocks) if blocks > 1 else 1
+    for n in range(count):
         block = n + odd * (blocks - 1 - 2 * n)
         at = block * (1 + inputs + hidden) * stride
         unit = block * width
@@ -43,6 +46,7 @@ def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd)
         # f c + i g, as c + (i g - (1 - f) c): a gate near 1 keeps all of its digits.
         forgotten = one_minus_sigmoid(z[1])
         cell = load(tiny, c, unit)
-        cell = flush_tiny(add(cell, fma(negate(forgotten), cell, mul(i, g))), tiny)
-        store(c, unit, cell)
+        cell = add(cell, fma(negate(forgotten), cell, mul(i, g)))
+        # The next step reads the flushed cell; this one does not wait for it.
+        store(c, unit, flush_tiny(cell, tiny))
         store(h_new, unit, mul(o, tanh(cell)))

@@ -454,6 +454,17 @@ def fold(typingctx, sums):
 
 
 @intrinsic
+def hidden_constant(typingctx, value):
+    """`value`, an int64, without LLVM's knowing it: a loop over it is not unrolled."""
+
+    def build(context, builder, signature, arguments):
+        kind = ir.FunctionType(_INDEX, [_INDEX])
+        return builder.asm(kind, "", "=r,0", arguments, side_effect=False)
+
+    return types.int64(types.int64), build
+
+
+@intrinsic
 def zero_sets(typingctx, width, gates, sets):
     """`sets` sets of `gates` vectors of `width` zeros, all compile-time constants.
 
