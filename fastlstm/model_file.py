@@ -88,11 +88,13 @@ def load(path: str | Path) -> Model:
         return _build(document, tensors)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from error.__cause__
-    except (ModelError, KeyError, TypeError, ValueError) as error:
+    except (ModelError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: {error}") from error
 
 
 def _open(path: Path) -> tuple[dict[str, Any], Tensors]:
+    if path.is_dir():
+        raise ModelFileError(f"{path}: expected a model file, found a folder")
     if not path.is_file():
         raise ModelFileError(f"{path}: no such file")
     try:
@@ -118,7 +120,8 @@ def _open(path: Path) -> tuple[dict[str, Any], Tensors]:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         document = json.loads(metadata[METADATA_KEY])
-    except json.JSONDecodeError as error:
+    # Too many digits and too many brackets have errors of their own.
+    except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path}: the architecture is not valid JSON: {error}") from error
     if not isinstance(document, dict):
         raise ModelFileError(f"{path}: the architecture is no JSON object")
@@ -181,15 +184,17 @@ def _layer(position: int, specification: Any, tensors: Tensors) -> Layer:
 
 def _replay(model: Model, tensors: Tensors) -> None:
     x, expected = tensors[CHECK_INPUT], tensors[CHECK_OUTPUT]
-    if x.shape != (len(x), model.input_size) or expected.shape != (len(x), model.output_size):
+    steps = max(1, len(x)) if x.ndim else 1
+    if x.shape != (steps, model.input_size) or expected.shape != (steps, model.output_size):
         raise ModelFileError(
             f"the check vector has shapes {x.shape} and {expected.shape}, which do not fit a "
             f"model of {model.input_size} inputs and {model.output_size} outputs"
         )
     found = reference.run(model, x)
-    scale = max(1.0, float(np.abs(expected).max(initial=0)))
-    error = float(np.abs(found - expected).max(initial=0))
-    if not error <= CHECK_TOLERANCE * scale:
+    scale = max(1.0, float(np.abs(expected).max()))
+    error = float(np.abs(found - expected).max())
+    # Written so that NaN is refused, and infinity, whose tolerance would be infinite too.
+    if not error <= CHECK_TOLERANCE * scale < np.inf:
         raise ModelFileError(
             f"the check vector replays with an error of {error:.3g}: this release would compute "
             "other numbers than the one that wrote the file"

@@ -139,6 +139,15 @@ def widen(document, tensors):
     tensors["layers.1.weight"] = tensors["layers.1.weight"].astype(np.float64)
 
 
+def infinite_check(document, tensors):
+    tensors["check.output"] = np.full_like(tensors["check.output"], np.inf)
+
+
+def empty_check(document, tensors):
+    for name in ("check.input", "check.output"):
+        tensors[name] = tensors[name][:0]
+
+
 def drop(name):
     return lambda document, tensors: tensors.pop(name)
 
@@ -191,6 +200,14 @@ HOSTILE = {
         write_tensors({"a": np.zeros(2, np.float32)}, metadata={"fastlstm": "[]"}),
         "no JSON object",
     ),
+    "JSON too deep": (
+        write_tensors({"a": np.zeros(2, np.float32)}, metadata={"fastlstm": "[" * 100_000}),
+        "not valid JSON",
+    ),
+    "endless digits": (
+        write_tensors({"a": np.zeros(2, np.float32)}, metadata={"fastlstm": "9" * 5000}),
+        "not valid JSON",
+    ),
     "newer": (with_document(GOOD, put("format_version", 2)), "upgrade fastlstm"),
     "version text": (with_document(GOOD, put("format_version", "1")), "format_version"),
     "version true": (with_document(GOOD, put("format_version", True)), "format_version"),
@@ -216,6 +233,8 @@ HOSTILE = {
     "option no text": (with_document(GOOD, option("activation", 3)), "found 3"),
     "no check": (with_document(GOOD, drop("check.input")), "check.input is missing"),
     "no check output": (with_document(GOOD, drop("check.output")), "check.output is missing"),
+    "infinite check": (with_document(GOOD, infinite_check), "check vector replays"),
+    "empty check": (with_document(GOOD, empty_check), "check vector has shapes"),
     "weight changed": (with_document(GOOD, flip_weight, digest=False), "digest does not match"),
     "weight changed, digest too": (with_document(GOOD, flip_weight), "check vector replays"),
     "metadata changed": (
@@ -251,8 +270,8 @@ def test_no_flipped_byte_loads_other_numbers(tmp_path, step):
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    for path in (tmp_path / "nothing.safetensors", tmp_path):
-        with pytest.raises(ModelFileError, match="no such file") as caught:
+    for path, words in ((tmp_path / "nothing.safetensors", "no such file"), (tmp_path, "a folder")):
+        with pytest.raises(ModelFileError, match=words) as caught:
             fastlstm.load(path)
         assert str(path) in str(caught.value)
 
