@@ -15,8 +15,7 @@ from numba import njit, types
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
 from fastlstm.kernels.cache import KernelCache
-from fastlstm.kernels.simd import (
-    JIT,
+from fastlstm.kernels.memory import (
     address_of,
     exchange_word,
     get,
@@ -26,6 +25,7 @@ from fastlstm.kernels.simd import (
     put,
     put_word,
 )
+from fastlstm.kernels.simd import JIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,20 +8,9 @@ import numpy as np
 from numba import njit
 
 from fastlstm.kernels.activations import sigmoid, tanh
-from fastlstm.kernels.simd import (
-    JIT,
-    accumulate,
-    fma,
-    get,
-    load,
-    load_many,
-    maximum,
-    put,
-    splat,
-    store,
-    store_many,
-    total,
-)
+from fastlstm.kernels.memory import get, put
+from fastlstm.kernels.products import accumulate, load_many, store_many
+from fastlstm.kernels.simd import JIT, fma, load, maximum, splat, store, total
 
 LINEAR, RELU, TANH, SIGMOID, SOFTMAX = range(5)
 

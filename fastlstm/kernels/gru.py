@@ -5,15 +5,14 @@ from __future__ import annotations
 from numba import njit
 
 from fastlstm.kernels.activations import one_minus_sigmoid, sigmoid, tanh
+from fastlstm.kernels.products import accumulate, load_many
 from fastlstm.kernels.simd import (
     JIT,
     TINY,
-    accumulate,
     flush_tiny,
     fma,
     hidden_constant,
     load,
-    load_many,
     splat,
     store,
     sub,

@@ -11,9 +11,11 @@ from fastlstm.kernels.cache import KernelCache
 from fastlstm.kernels.dense import affine_step, dense_dot_step, dense_step
 from fastlstm.kernels.gru import gru_step
 from fastlstm.kernels.lstm import lstm_step
+from fastlstm.kernels.memory import get, offset, pointer_to, put
 from fastlstm.kernels.packing import ALIGNMENT, LayerPlan, Plan
+from fastlstm.kernels.products import zero_sets
 from fastlstm.kernels.rnn import rnn_step
-from fastlstm.kernels.simd import JIT, get, offset, pointer_to, put, zero_sets
+from fastlstm.kernels.simd import JIT
 
 # network_step(memory, weights, parity, y): addresses of a stream's float32, of the packed weights
 # and of where the output goes; parity is that of the number of steps before.

@@ -5,17 +5,8 @@ from __future__ import annotations
 from numba import njit
 
 from fastlstm.kernels.dense import activate
-from fastlstm.kernels.simd import (
-    JIT,
-    TINY,
-    accumulate,
-    flush_tiny,
-    load,
-    load_many,
-    splat,
-    store,
-    store_many,
-)
+from fastlstm.kernels.products import accumulate, load_many, store_many
+from fastlstm.kernels.simd import JIT, TINY, flush_tiny, load, splat, store
 
 
 @njit(**JIT)

@@ -178,8 +178,9 @@ class Training(_Table):
     gradient_clip: NotNegative = 1.0
     level_shift: NotNegative = 0.0
     loss: Literal["mse", "mae", "huber"] = "mse"
-    seed: AtLeast0 = 0
-    threads: AtLeast1 = 1
+    # Lightning's bound; and past some thousands of threads torch ends the process.
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
 

@@ -167,6 +167,8 @@ def fit_scaling(series: Series, parts: Parts) -> Scaling:
 
 def _frame(path: Path, format: str | None) -> pl.DataFrame:
     """The file as columns, in whatever types it has."""
+    if path.is_dir():
+        raise SeriesError(f"{path}: expected a file, found a folder: name the file in it")
     if not path.is_file():
         raise SeriesError(
             f"{path}: no such file: give the series with --data FILE, or correct `path` in the "
@@ -248,6 +250,14 @@ def _numbers(path: Path, frame: pl.DataFrame, column: str) -> Floats:
             f"{path}: column {column} has {len(holes)} missing or infinite value"
             f"{'s' * (len(holes) > 1)}, the first ({found[first]}) in row {first + 1}: fill or "
             "drop them before training"
+        )
+    # Every sample reaches a network as float32, where these would be infinite.
+    if len(huge := np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)):
+        first = int(huge[0])
+        raise SeriesError(
+            f"{path}: column {column} has {len(huge)} value{'s' * (len(huge) > 1)} too large for "
+            f"float32, the first ({found[first]}) in row {first + 1}: correct it, or give the "
+            "column in a larger unit"
         )
     return values
 

@@ -5,7 +5,9 @@ import pytest
 from numba import njit
 
 from fastlstm.kernels import activations
-from fastlstm.kernels.simd import NATIVE_WIDTH, load, pointer_to, store, zeros
+from fastlstm.kernels.memory import pointer_to
+from fastlstm.kernels.products import zero_sets
+from fastlstm.kernels.simd import NATIVE_WIDTH, load, store
 
 FUNCTIONS = {
     "tanh": activations.tanh,
@@ -17,7 +19,8 @@ FUNCTIONS = {
 def compiled(function):
     @njit
     def apply(x_address, y_address, count):
-        x, y, like = pointer_to(x_address), pointer_to(y_address), zeros(NATIVE_WIDTH)
+        x, y = pointer_to(x_address), pointer_to(y_address)
+        like = zero_sets(NATIVE_WIDTH, 1, 1)[0][0]
         for k in range(0, count, NATIVE_WIDTH):
             store(y, k, function(load(like, x, k)))
 

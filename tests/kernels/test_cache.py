@@ -84,6 +84,11 @@ EDITS = {
     "rnn.py": ("weights, at + stride, stride, x, inputs", "weights, at, stride, x, inputs"),
     "dense.py": ("y, k, fma(scale,", "y, k, fma(shift,"),
     "simd.py": ("TINY = np.float32(1e-30)", "TINY = np.float32(0.01)"),
+    "memory.py": (
+        "builder.load(builder.gep(arguments[0], [arguments[1]]), align=4)",
+        "builder.fneg(builder.load(builder.gep(arguments[0], [arguments[1]]), align=4))",
+    ),
+    "products.py": ("for k in range(done, count):", "for k in range(done, count - 1):"),
     "packing.py": ('a["bias_ih_l0"] + a["bias_hh_l0"]', 'a["bias_ih_l0"] * 1'),
     "network.py": ("put(y, k, get(result, k))", "put(y, k, -get(result, k))"),
     "calls.py": (

@@ -90,6 +90,8 @@ LSTM = {"kind": "LSTM", "hidden_size": 1}
         ("training.max_epochs", "3", "training.max_epochs: expected a whole number, found '3'"),
         ("training.max_epochs", True, "training.max_epochs: expected a whole number, found True"),
         ("training.max_epochs", 0, "training.max_epochs: expected greater than or equal to 1, fo"),
+        ("training.seed", 2**32, "training.seed: expected less than or equal to 4294967295, foun"),
+        ("training.threads", 10**5, "training.threads: expected less than or equal to 1024, found"),
         ("optimiser.learning_rate", math.nan, "learning_rate: expected a finite number, found nan"),
         ("optimiser.learning_rate", "1e-3", "learning_rate: expected a number, found '1e-3'"),
         (

@@ -85,6 +85,11 @@ def test_dates_become_the_time_axis(write):
             {},
             "column a has 1 missing or infinite value, the first (inf) in row 3",
         ),
+        (
+            "a\n1\n1e39\n",
+            {},
+            "column a has 1 value too large for float32, the first (1e+39) in row 2",
+        ),
         ("t,a\n1,1\n3,1\n2,1\n", {"time": "t"}, "time column t must increase from row to row"),
         ("t,a\n1,1\n1,1\n", {"time": "t"}, "time column t must increase"),
         (
@@ -106,6 +111,8 @@ def test_each_fault_of_a_csv_names_the_thing_and_the_remedy(write, text, options
 def test_faults_of_other_files(tmp_path):
     with pytest.raises(SeriesError, match=r"absent\.csv: no such file: give .* with --data FILE"):
         read_series(tmp_path / "absent.csv")
+    with pytest.raises(SeriesError, match="expected a file, found a folder"):
+        read_series(tmp_path)
     for name in ("bad.parquet", "bad.npy", "bad.npz"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(SeriesError, match=f"{name}: cannot be read as {name[4:]}: "):

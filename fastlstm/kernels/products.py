@@ -1,0 +1,166 @@
+"""The product that every kernel is made of: a vector times rows of blocked weights, in registers.
+
+A *set* is one accumulator for each vector of a row, such as the four gates of a block.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from fastlstm.kernels.memory import POINTER
+from fastlstm.kernels.simd import (
+    JIT,
+    Vector,
+    address_in,
+    call_vector,
+    lanes,
+    load_vector,
+    splat_value,
+)
+
+_INDEX = ir.IntType(64)
+
+
+@intrinsic
+def zero_sets(typingctx, width, gates, sets):
+    """`sets` sets of `gates` vectors of `width` zeros, all compile-time constants.
+
+    The kernels take their vector width, their gates and their number of accumulators from the
+    type of this value: it is how a constant passes through an inlined function.
+    """
+    if not all(isinstance(n, types.IntegerLiteral) for n in (width, gates, sets)):
+        return None
+    one = types.UniTuple(Vector(width.literal_value), gates.literal_value)
+    many = types.UniTuple(one, sets.literal_value)
+
+    def build(context, builder, signature, arguments):
+        return ir.Constant(context.get_value_type(many), None)
+
+    return many(width, gates, sets), build
+
+
+@intrinsic
+def with_first(typingctx, sets, first):
+    """`sets` with its first set replaced."""
+    if not isinstance(sets, types.UniTuple) or sets.dtype != first:
+        return None
+
+    def build(context, builder, signature, arguments):
+        return builder.insert_value(arguments[0], arguments[1], 0)
+
+    return sets(sets, first), build
+
+
+@intrinsic
+def load_many(typingctx, like, pointer, index):
+    """As many vectors as the tuple `like` holds, one after the other from pointer[index]."""
+    if not isinstance(like, types.UniTuple) or not isinstance(like.dtype, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        _, pointer, index = arguments
+        width = like.dtype.width
+        values = [
+            load_vector(
+                builder,
+                lanes(like.dtype),
+                pointer,
+                builder.add(index, ir.Constant(_INDEX, k * width)),
+            )
+            for k in range(like.count)
+        ]
+        return context.make_tuple(builder, like, values)
+
+    return like(like, POINTER, types.int64), build
+
+
+@intrinsic
+def store_many(typingctx, pointer, index, vectors):
+    """Store the vectors of a tuple one after the other from pointer[index]."""
+    if not isinstance(vectors, types.UniTuple) or not isinstance(vectors.dtype, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        pointer, index, values = arguments
+        for k in range(vectors.count):
+            place = builder.add(index, ir.Constant(_INDEX, k * vectors.dtype.width))
+            value = builder.extract_value(values, k)
+            builder.store(value, address_in(builder, pointer, place, value.type), align=4)
+        return context.get_dummy_value()
+
+    return types.void(POINTER, types.int64, vectors), build
+
+
+@intrinsic
+def multiply_rows(typingctx, sums, weights, row, x, k):
+    """Add x[k] * (row of vectors at weights[row]) to `sums`: one row of a matrix product.
+
+    `sums` holds as many vectors as a row. Where it is a tuple of several such sets, in a tuple,
+    set number j takes x[k + j] and the row after the j-th, so that the chains of additions
+    are short enough for the adder to stay busy.
+    """
+    if not isinstance(sums, types.UniTuple) or not isinstance(sums.dtype, types.UniTuple):
+        return None
+    sets, gates, vector = sums.count, sums.dtype.count, sums.dtype.dtype
+
+    def build(context, builder, signature, arguments):
+        sums_value, weights, row, x, k = arguments
+        new_sets = []
+        for j in range(sets):
+            scalar = builder.load(builder.gep(x, [builder.add(k, ir.Constant(_INDEX, j))]), align=4)
+            value = splat_value(builder, scalar, vector.width)
+            old = builder.extract_value(sums_value, j)
+            new = []
+            for g in range(gates):
+                place = builder.add(row, ir.Constant(_INDEX, (j * gates + g) * vector.width))
+                weight = load_vector(builder, lanes(vector), weights, place)
+                new.append(
+                    call_vector(builder, "fma", [value, weight, builder.extract_value(old, g)])
+                )
+            new_sets.append(context.make_tuple(builder, sums.dtype, new))
+        return context.make_tuple(builder, sums, new_sets)
+
+    return sums(sums, POINTER, types.int64, POINTER, types.int64), build
+
+
+@intrinsic
+def fold(typingctx, sums):
+    """The sets of a tuple of sets of vectors, added pairwise: one set."""
+    if not isinstance(sums, types.UniTuple) or not isinstance(sums.dtype, types.UniTuple):
+        return None
+    sets, gates = sums.count, sums.dtype.count
+
+    def build(context, builder, signature, arguments):
+        parts = [
+            [builder.extract_value(builder.extract_value(arguments[0], j), g) for g in range(gates)]
+            for j in range(sets)
+        ]
+        while len(parts) > 1:
+            pairs = zip(parts[::2], parts[1::2], strict=True)
+            parts = [[builder.fadd(a, b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+        return context.make_tuple(builder, sums.dtype, parts[0])
+
+    return sums.dtype(sums), build
+
+
+@njit(**JIT)
+def accumulate(zero, start, weights, row, stride, x, count):
+    """`start` + x[:count] @ weights: one row of `stride` float32 per value of x, from weights[row].
+
+    The order of additions depends on the sizes alone, so every caller gets the same bits.
+    """
+    sets = len(zero)
+    one = (start,)
+    done = 0
+    # Short sums go one by one: folding empty sets would cost more than it saves.
+    if count >= 2 * sets:
+        done = count - count % sets
+        many = with_first(zero, start)
+        for k in range(0, done, sets):
+            many = multiply_rows(many, weights, row + k * stride, x, k)
+        one = (fold(many),)
+    for k in range(done, count):
+        one = multiply_rows(one, weights, row + k * stride, x, k)
+    return one[0]
