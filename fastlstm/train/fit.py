@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -48,6 +49,8 @@ FILES = (
     "forecast.png",
     "model.safetensors",
 )
+# What a folder must hold before training replaces what is in it.
+OWN = ("recipe.toml", "metrics.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def fit(
     series = load_series(recipe.series)
     parts = split(series, recipe)
     scaling = fit_scaling(series, parts) if recipe.series.scaling == "standard" else None
+    _check_accelerator(recipe)
     with _surroundings(recipe):
         task = _task(recipe, series, parts, scaling)
         last = _prepare(recipe, folder, resume)
@@ -136,15 +140,33 @@ _KNOWN_WARNINGS = (
 )
 
 
+def _has_gpu() -> bool:
+    return CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+
+
+def _check_accelerator(recipe: Recipe) -> None:
+    if recipe.training.accelerator == "gpu" and not _has_gpu():
+        raise TrainingError(
+            f"{recipe.name}: no gpu that torch can use was found on this machine: set "
+            'training.accelerator = "auto" to take what is there'
+        )
+
+
 def _task(recipe: Recipe, series: Series, parts: Parts, scaling: Scaling | None) -> Task:
     """The network with its first weights, and the scaled series."""
     layers = [layer.model_dump() for layer in recipe.network.layers]
-    network = Network.from_sizes(
-        series.inputs.shape[1],
-        layers,
-        dropout=recipe.network.dropout,
-        learned_initial_state=recipe.network.learned_initial_state,
-    )
+    try:
+        network = Network.from_sizes(
+            series.inputs.shape[1],
+            layers,
+            dropout=recipe.network.dropout,
+            learned_initial_state=recipe.network.learned_initial_state,
+        )
+    except RuntimeError as error:  # how torch says that there is not so much memory
+        raise RecipeError(
+            f"{recipe.name}: network.layers: cannot be made ({str(error).splitlines()[0]}): give "
+            "smaller sizes"
+        ) from None
     wanted = len(series.target_columns)
     found = layers[-1].get("output_size") or layers[-1]["hidden_size"]
     if found != wanted:
@@ -173,21 +195,35 @@ def _prepare(recipe: Recipe, folder: Path, resume: bool) -> Path | None:
     work = folder / UNFINISHED
     last = Path("checkpoints", "last.ckpt")
     if not resume:
+        _check_ours(folder)
         if work.exists():
             shutil.rmtree(work)
         work.mkdir(parents=True)
-    elif not (work / last).is_file():
-        if not (folder / last).is_file():
+    else:
+        source = work if (work / last).is_file() else folder
+        if not (source / last).is_file():
             raise TrainingError(
                 f"{folder}: nothing to resume: no run here has completed an epoch; train without "
                 "resuming"
             )
-        shutil.copytree(folder / "checkpoints", work / "checkpoints", dirs_exist_ok=True)
-        shutil.copy(folder / "recipe.toml", work)
-    if resume:
-        _check_same(recipe, load_recipe(work), folder)
+        _check_same(recipe, load_recipe(source), folder)
+        _check_readable(source / last)
+        if source == folder:
+            shutil.copytree(folder / "checkpoints", work / "checkpoints", dirs_exist_ok=True)
     (work / "recipe.toml").write_text(to_toml(recipe), "utf-8")
     return work / last if resume else None
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder that holds files of a run's names without being a run's folder."""
+    if all((folder / name).exists() for name in OWN) or (folder / UNFINISHED).exists():
+        return
+    for name in ("checkpoints", *FILES):
+        if (folder / name).exists():
+            raise TrainingError(
+                f"{folder}: holds {name}, which training would replace, but is no run folder: "
+                "move it away, or train into another folder"
+            )
 
 
 def _check_same(recipe: Recipe, earlier: Recipe, folder: Path) -> None:
@@ -208,6 +244,17 @@ def _check_same(recipe: Recipe, earlier: Recipe, folder: Path) -> None:
             f"{folder}: this run was started with another recipe; changed: {', '.join(changed)}; "
             "resume with the old values, or train anew in another folder"
         )
+
+
+def _check_readable(checkpoint: Path) -> None:
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(
+            f"{checkpoint}: cannot be read: {reason.split('. ')[0]}: it is damaged; train anew "
+            "without resuming"
+        ) from None
 
 
 def _train(task: Task, checkpoints: Path, last: Path | None, progress: bool) -> None:

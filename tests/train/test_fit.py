@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import tomllib
 
@@ -269,6 +270,7 @@ def test_resume_says_what_is_missing_or_changed(finished, tmp_path):
         match=r"started with another recipe; changed: optimiser\.learning_rate, training\.seed; ",
     ):
         fit(changed, finished.folder, resume=True, progress=False)
+    assert not (finished.folder / "unfinished").exists()
 
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path):
@@ -324,6 +326,40 @@ def test_the_best_network_before_a_divergence_is_saved(tmp_path, monkeypatch):
         fit(small(), tmp_path / "run", progress=False)
     model = model_file.load(tmp_path / "run" / "unfinished" / "model.safetensors")
     assert [layer.kind for layer in model.layers] == ["Affine", "LSTM", "Dense", "Affine"]
+
+
+@pytest.mark.parametrize("name", ["checkpoints/mine.txt", "recipe.toml"])
+def test_a_folder_of_other_files_is_left_alone(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(TrainingError, match=r"holds \w+.* but is no run folder: .* another folder"):
+        fit(small(), tmp_path, progress=False)
+    assert path.read_text() == "mine"
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_an_accelerator_that_is_not_there(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    with pytest.raises(TrainingError, match=r'no gpu .*set training\.accelerator = "auto"'):
+        fit(small(**{"training.accelerator": "gpu"}), tmp_path / "run", progress=False)
+
+
+def test_a_damaged_checkpoint_is_named(finished, tmp_path):
+    folder = shutil.copytree(finished.folder, tmp_path / "run")
+    before = (folder / "model.safetensors").read_bytes()
+    last = folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"last\.ckpt: cannot be read: .* without resuming"):
+        fit(small(), folder, resume=True, progress=False)
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_a_network_that_does_not_fit_into_memory(tmp_path):
+    layers = [{"kind": "LSTM", "hidden_size": 10**9}, {"kind": "Dense", "output_size": 1}]
+    with pytest.raises(RecipeError, match=r"network\.layers: cannot be made .* smaller"):
+        fit(small(**{"network.layers": layers}), tmp_path / "run", progress=False)
 
 
 def test_a_network_that_does_not_end_in_its_targets(tmp_path):
