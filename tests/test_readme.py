@@ -1,0 +1,261 @@
+"""The README is true: its Python runs, its commands exist, and a stranger can read the file."""
+
+import hashlib
+import importlib.util
+import json
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cases
+import fastlstm
+from fastlstm import reference
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "kernels.md"]
+BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```(\w*)\n(.*?)```", re.DOTALL)
+
+
+def blocks(language, *, run_only=False):
+    found = [(code, bool(skip)) for skip, name, code in BLOCK.findall(README) if name == language]
+    return [code for code, skip in found if not (run_only and skip)]
+
+
+def needs(*libraries):
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+
+
+def test_the_quick_start_runs_and_is_short(tmp_path, monkeypatch, capsys):
+    needs("torch")
+    monkeypatch.chdir(tmp_path)
+    section = README.split("## Quick start")[1].split("\n## ")[0]
+    ((_, _, code),) = BLOCK.findall(section)
+    assert len(code.splitlines()) <= 10
+    exec(compile(code, "README.md, quick start", "exec"), {})
+    # What it prints is a distance from the reference.
+    assert float(capsys.readouterr().out) < 1e-6
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_all_python_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    needs("torch", "lightning", "pydantic", "polars", "matplotlib", "onnx", "onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    code = blocks("python", run_only=True)
+    assert len(code) >= 5
+    for k, block in enumerate(code):
+        exec(compile(block, f"README.md, block {k} of Python", "exec"), names)
+    out = capsys.readouterr().out
+    assert "nan at index (0,) is not a finite number" in out
+    assert names["done"].max_abs_error <= names["done"].bound
+    assert np.isfinite(names["F"]).all()
+    assert not names["stream"].output.any()  # it was reset
+    section = README.split("The run folder holds")[1].split("\n\n")[0]
+    for path in Path("runs/sine").iterdir():
+        assert f"`{path.name}{'/' * path.is_dir()}`" in section
+
+
+def test_what_is_not_run_is_python_all_the_same():
+    for code in blocks("python"):
+        compile(code, "README.md", "exec")
+
+
+def test_the_recipe_is_one(tmp_path):
+    needs("pydantic", "torch")
+    from fastlstm.train import load_recipe
+
+    (code,) = blocks("toml")
+    (tmp_path / "power.toml").write_text(code)
+    recipe = load_recipe(tmp_path / "power.toml")
+    assert recipe.series.target == ("load",)
+    assert recipe.windows.warm_up == 24
+
+
+def shell_lines():
+    return [line.split("#")[0].split() for code in blocks("bash") for line in code.splitlines()]
+
+
+def test_the_commands_and_their_options_exist():
+    needs("typer", "rich")
+    import typer
+
+    from fastlstm.cli import app
+
+    commands = typer.main.get_command(app).commands
+    named = [words[1:] for words in shell_lines() if words[:1] == ["fastlstm"]]
+    assert {words[0] for words in named} >= set(commands) - {"inspect"}
+    for name, *words in named:
+        options = {text for option in commands[name].params for text in option.opts}
+        assert {word for word in words if word.startswith("-")} <= options, name
+
+
+def test_the_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    words = re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`+[^`]+`+", README)))
+    assert {"demo", "test", "readme"} <= set(words) <= targets
+
+
+def test_the_extras_are_those_of_the_project():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    table = dict(re.findall(r"^\| `\.\[(\w+)\]` \| ([^|]+) \|", README, re.MULTILINE))
+    assert set(table) == set(extras)
+    for name in set(extras) - {"all"}:
+        found = {re.match(r"[\w-]+", text)[0] for text in extras[name]}
+        assert set(table[name].split(", ")) == found
+
+
+def test_every_error_and_variable_is_named():
+    from fastlstm import errors
+
+    public = {name for name in vars(errors) if name.endswith("Error")} - {"FastLSTMError"}
+    assert {name for name in public if f"`{name}`" not in README} == set()
+    for name in ("FASTLSTM_CACHE_DIR", "FASTLSTM_VECTOR_WIDTH", "XDG_CACHE_HOME", "CXX"):
+        assert f"| `{name}` |" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    text = document.read_text("utf-8")
+    anchors = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("#"):
+            assert target[1:] in anchors
+        elif not target.startswith("https://"):
+            assert (document.parent / target).is_file(), target
+
+
+def test_the_bench_figures_are_those_of_the_result():
+    from fastlstm.bench.report import BEGIN, END, markdown, replace
+
+    result = ROOT / "bench" / "results" / "lstm.json"
+    if not result.is_file():
+        assert README.split(BEGIN)[1].split(END)[0].strip() == ""
+        pytest.skip("bench/results/lstm.json is not there yet: make readme")
+    assert replace(README, markdown(json.loads(result.read_text("utf-8")))) == README
+
+
+class Stranger:
+    """A reader written from "The model file" alone: no safetensors library, none of our code."""
+
+    def __init__(self, data):
+        (length,) = struct.unpack_from("<Q", data)
+        header = json.loads(data[8 : 8 + length])
+        self.text = header.pop("__metadata__")["fastlstm"]
+        self.document = json.loads(self.text)
+        body = data[8 + length :]
+        self.raw, self.tensors, self.shapes = {}, {}, {}
+        for name, about in header.items():
+            begin, end = about["data_offsets"]
+            dtype = {"F32": "<f4", "F64": "<f8"}[about["dtype"]]
+            self.raw[name] = (dtype, about["shape"], body[begin:end])
+            self.tensors[name] = np.frombuffer(body[begin:end], dtype).reshape(about["shape"])
+
+    def digest(self):
+        sha = hashlib.sha256(re.sub(r'^\{"digest":"[^"]*",', "{", self.text).encode("ascii"))
+        for name, (dtype, shape, content) in sorted(self.raw.items()):
+            word = {"<f4": "float32", "<f8": "float64"}[dtype]
+            sizes = "[" + ", ".join(map(str, shape)) + "]"
+            sha.update(f"{name} {word} {sizes} ".encode("ascii") + content)
+        return "sha256:" + sha.hexdigest()
+
+    def layer(self, k):
+        """One function (x, states) -> y, which updates the states."""
+        about = self.document["layers"][k]
+        own = {
+            n.split(".")[2]: a.astype(np.float64)
+            for n, a in self.tensors.items()
+            if n.startswith(f"layers.{k}.")
+        }
+
+        def σ(v):
+            return 1 / (1 + np.exp(-v))
+
+        def softmax(v):
+            return np.exp(v) / np.exp(v).sum()
+
+        functions = {
+            "linear": lambda v: v,
+            "relu": lambda v: np.maximum(v, 0),
+            "tanh": np.tanh,
+            "sigmoid": σ,
+            "softmax": softmax,
+        }
+
+        def products(x, h):
+            a = own["weight_ih_l0"] @ x + own.get("bias_ih_l0", 0)
+            b = own["weight_hh_l0"] @ h + own.get("bias_hh_l0", 0)
+            return a, b
+
+        def start(state, name):
+            size = own["weight_hh_l0"].shape[1]
+            return state.setdefault(name, own.get(f"{name}0", np.zeros(size)))
+
+        def lstm(x, state):
+            a, b = products(x, start(state, "h"))
+            i, f, g, o = np.split(a + b, 4)
+            state["c"] = σ(f) * start(state, "c") + σ(i) * np.tanh(g)
+            state["h"] = σ(o) * np.tanh(state["c"])
+            return state["h"]
+
+        def gru(x, state):
+            a, b = (np.split(v, 3) for v in products(x, start(state, "h")))
+            r, z = σ(a[0] + b[0]), σ(a[1] + b[1])
+            n = np.tanh(a[2] + r * b[2])
+            state["h"] = (1 - z) * n + z * state["h"]
+            return state["h"]
+
+        def rnn(x, state):
+            a, b = products(x, start(state, "h"))
+            state["h"] = functions[about["nonlinearity"]](a + b)
+            return state["h"]
+
+        def dense(x, state):
+            return functions[about["activation"]](own["weight"] @ x + own.get("bias", 0))
+
+        def affine(x, state):
+            return own["scale"] * x + own["shift"]
+
+        kinds = {"LSTM": lstm, "GRU": gru, "RNN": rnn, "Dense": dense, "Affine": affine}
+        state = {}
+        return lambda x: kinds[about["kind"]](x, state)
+
+    def run(self, x):
+        layers = [self.layer(k) for k in range(len(self.document["layers"]))]
+        rows = []
+        for row in x.astype(np.float64):
+            for layer in layers:
+                row = layer(row)
+            rows.append(row)
+        return np.array(rows)
+
+
+READ_BY_A_STRANGER = (
+    "mixed", "learned-start", "no-bias", "rnn-relu", "gru-stack", "scaled", "softmax-two",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ_BY_A_STRANGER)
+def test_a_stranger_reads_the_file(tmp_path, name):
+    layers = cases.model(name).layers
+    model = fastlstm.Model(layers, {"über": [1e-7, 1e22, 1.0, {"digest": "\U0001f600"}]})
+    theirs = Stranger(model.save(tmp_path / "model.safetensors").read_bytes())
+    assert theirs.document["format_version"] == 1
+    assert theirs.document["digest"] == theirs.digest()
+    assert theirs.document["metadata"] == dict(model.metadata)
+    expected = theirs.tensors["check.output"]
+    bound = 1e-9 * max(1, np.abs(expected).max())
+    assert np.abs(theirs.run(theirs.tensors["check.input"]) - expected).max() <= bound
+    x = cases.stream(model, 50)
+    assert np.abs(theirs.run(x) - reference.run(model, x)).max() <= bound
