@@ -299,11 +299,17 @@ class Model:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        try:
+            object.__setattr__(self, "layers", tuple(self.layers))
+        except TypeError:
+            raise ModelError(
+                f"Model: expected a sequence of layers, found {type(self.layers).__name__}"
+            ) from None
         if not self.layers:
             raise ModelError("Model: expected at least one layer, found none")
         for position, layer in enumerate(self.layers):
-            if not isinstance(layer, tuple(LAYERS.values())):
+            # A subclass may compute anything, and no road would know of it.
+            if type(layer) not in LAYERS.values():
                 raise ModelError(
                     f"Model: expected layer {position} to be one of {', '.join(LAYERS)}, "
                     f"found {type(layer).__name__}"

@@ -51,6 +51,9 @@ def test_sizes_follow_from_the_weights():
         ),
         (lambda: Model(()), ["at least one layer"]),
         (lambda: Model((np.zeros(3),)), ["layer 0", "LSTM", "ndarray"]),
+        (lambda: Model((type("Mine", (Affine,), {})(zeros(1), zeros(1)),)), ["layer 0", "Mine"]),
+        (lambda: Model(cases.affine(1)), ["sequence of layers", "Affine"]),
+        (lambda: Model(None), ["sequence of layers", "NoneType"]),
         (lambda: Model((cases.affine(1),), {"a": {1, 2}}), ["metadata", "JSON"]),
     ],
 )
