@@ -111,7 +111,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def truth(model: Model, x: NDArray[np.float32]) -> Truth:
     """The reference over x, with the bound that a float32 road must keep on it."""
     exact = reference.run_with_state(model, x)
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         single = reference.run_with_state(model, x, np.float32)
     bound = FACTOR * _distance(single.output, exact.output) + FLOOR
     states = zip(single.state, exact.state, strict=True)
@@ -139,8 +139,10 @@ def judge(road: str, run: Run, true: Truth) -> Row:
     )
     norm = float(np.linalg.norm(true.output))
     relative = float(np.linalg.norm(np.asarray(output, np.float64) - true.output)) / (norm or 1.0)
+    # Where plain float32 overflows, so does the bound, which any road would then keep.
+    finite = true.bound < np.inf and true.state_bound < np.inf
     # Written so that a NaN anywhere is "wrong".
-    good = error <= true.bound and state_error <= true.state_bound
+    good = finite and error <= true.bound and state_error <= true.state_bound
     return Row(
         road,
         "ok" if good else "wrong",
@@ -150,6 +152,7 @@ def judge(road: str, run: Run, true: Truth) -> Row:
         true.bound,
         state_error,
         true.state_bound,
+        "" if finite else "the network overflows float32 on this stream",
     )
 
 
@@ -165,8 +168,11 @@ def verify(
 
     `steps` and `seed` make the stream (reference.check_input); `roads` replaces the list of
     roads.py; `progress` is called with each road's name before it runs. A road whose library is
-    not installed is a row with the verdict "missing". Never raises for a road that fails.
+    not installed is a row with the verdict "missing". Never raises for a road that fails;
+    ValueError for less than one step.
     """
+    if steps < 1:
+        raise ValueError(f"verify: expected at least one step, found {steps}")
     if roads is None:
         # Imported here because roads.py knows every runtime and this file only judges.
         from fastlstm.roads import ROADS

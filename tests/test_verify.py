@@ -47,6 +47,17 @@ def test_a_right_road_is_ok(model, true):
     assert row.steps == 200
 
 
+def test_nothing_is_proved_where_float32_overflows_or_no_step_is_taken():
+    huge = np.full((1, 1), 3e38, np.float32)
+    model = fastlstm.Model((fastlstm.Dense(huge), fastlstm.Dense(huge)))
+    report = fastlstm.verify(model, steps=5, roads=[Road("ours", StreamSession, by_step=False)])
+    assert [row.verdict for row in report.rows] == ["wrong"]
+    assert report.rows[0].note == "the network overflows float32 on this stream"
+    for steps in (0, -1):
+        with pytest.raises(ValueError, match=f"at least one step, found {steps}"):
+            fastlstm.verify(model, steps=steps)
+
+
 def late(y, s):
     y[-1] += 1e-5
     return y, s
