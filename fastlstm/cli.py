@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         _complain(f"{where}{error.strerror or error}")
+    except MemoryError as error:
+        _complain(f"not enough memory: {error}")
     except KeyboardInterrupt:
         return 130
     return 1

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def relay(stream: Stream, complain: Callable[[str], None]) -> int:
     """Answer every line of standard input; return how many were bad and left out."""
     size = stream.model.input_size
+    for name, file in (("input", sys.stdin), ("output", sys.stdout)):
+        if file is None:
+            raise InputError(f"stream: standard {name} is closed")
     if isinstance(sys.stdin, io.TextIOWrapper):
         # Bytes that are no UTF-8 make one bad line, not the end of the stream.
         sys.stdin.reconfigure(errors="backslashreplace")

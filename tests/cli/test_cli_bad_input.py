@@ -176,6 +176,12 @@ def test_a_run_folder_that_cannot_be_made_is_one_clear_error(run, series, tmp_pa
     assert blocked.read_text() == "kept"
 
 
+def test_too_little_memory_is_one_clear_error(run, tmp_path):
+    setting = "series.generator.samples=100000000000000"
+    line = run("train", "sine", "--out", tmp_path / "run", "--set", setting).error
+    assert line.startswith("error: not enough memory: Unable to allocate")
+
+
 def test_a_command_stopped_by_the_keyboard_exits_with_130(run, model_file, monkeypatch):
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -114,6 +114,20 @@ def test_stream_at_a_terminal_says_what_to_type_and_stops_on_ctrl_c(model_file):
         os.close(theirs)
 
 
+@pytest.mark.parametrize(("name", "handle"), [("input", 0), ("output", 1)])
+def test_stream_without_a_standard_stream_is_one_clear_error(model_file, name, handle):
+    """As a service manager may start it."""
+    command = [sys.executable, "-m", "fastlstm", "stream", str(model_file)]
+    done = subprocess.run(
+        command,
+        input=b"1,2\n" if handle else None,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: os.close(handle),
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [f"error: stream: standard {name} is closed"]
+
+
 def test_stream_into_a_closed_pipe_ends_quietly(model_file):
     command = [sys.executable, "-m", "fastlstm", "stream", str(model_file)]
     process = subprocess.Popen(
