@@ -28,6 +28,8 @@ FUNCTIONS = {
 PIECEWISE = (
     "clamp", "clip", "where", "maximum", "minimum", "threshold", "hardtanh", "masked", "nan_to_num",
 )  # fmt: skip
+# The same for names that are also parts of harmless ones, such as softmax.
+PIECEWISE_WHOLE = ("max", "min", "fmax", "fmin", "lt", "le", "gt", "ge")
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,7 @@ def _watching(module: nn.Module, events: list[Event]) -> Iterator[nn.Module]:
             name = getattr(func, "__name__", "")
             if inside:
                 return func(*args, **kwargs)
-            if any(word in name for word in PIECEWISE):
+            if name in PIECEWISE_WHOLE or any(word in name for word in PIECEWISE):
                 raise ReaderError(
                     f"{type(module).__name__}: its forward calls {name}, which no layer of a Model "
                     "computes"

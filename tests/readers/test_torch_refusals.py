@@ -81,6 +81,14 @@ def diverged():
             lambda: lstm_and_head(lambda m, x: m.head(m.lstm(x)[0]) + 1),
             r"expected the output of head \(Linear\) as its result, found other values",
         ),
+        *(
+            (lambda limit=limit: lstm_and_head(lambda m, x: m.lstm(limit(x))[0]), message)
+            for limit, message in (
+                (lambda x: torch.max(x, torch.tensor(-1e6)), "its forward calls max"),
+                (lambda x: torch.fmin(x, torch.tensor(1e6)), "its forward calls fmin"),
+                (lambda x: x * (x < 1e6), "its forward calls lt"),
+            )
+        ),
         (
             lambda: lstm_and_head(lambda m, x: m.lstm(x)[0].clamp(-1, 1)),
             "its forward calls clamp",
