@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,9 @@ def digest(document: dict[str, Any], tensors: Tensors) -> str:
     """SHA-256 of the document without its digest, then of each tensor in the order of names."""
     sha = hashlib.sha256(_canonical({k: v for k, v in document.items() if k != "digest"}).encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = tensors[name]
         sha.update(f"{name} {array.dtype.name} {list(array.shape)} ".encode())
-        sha.update(array.tobytes())
+        sha.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return "sha256:" + sha.hexdigest()
 
 
@@ -167,6 +168,12 @@ def _layer(position: int, specification: Any, tensors: Tensors) -> Layer:
             f"layer {position}: expected a kind among {', '.join(LAYERS)}, found {kind!r}"
         )
     options = {name: value for name, value in specification.items() if name != "kind"}
+    expected = [field.name for field in fields(LAYERS[kind]) if field.type == "str"]
+    if sorted(options) != sorted(expected):
+        raise ModelFileError(
+            f"layer {position} ({kind}): expected the options ({', '.join(expected) or 'none'}), "
+            f"found ({', '.join(sorted(options)) or 'none'})"
+        )
     prefix = f"layers.{position}."
     arrays: dict[str, Any] = {
         n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)
@@ -177,8 +184,8 @@ def _layer(position: int, specification: Any, tensors: Tensors) -> Layer:
         raise ModelFileError(f"layer {position}: {error}") from error
     except TypeError:
         raise ModelFileError(
-            f"layer {position} ({kind}): its tensors ({', '.join(sorted(arrays)) or 'none'}) and "
-            f"options ({', '.join(sorted(options)) or 'none'}) are not those of such a layer"
+            f"layer {position} ({kind}): its tensors ({', '.join(sorted(arrays)) or 'none'}) are "
+            "not those of such a layer"
         ) from None
 
 

@@ -160,6 +160,10 @@ def put(key, value):
     return lambda document, tensors: document.update({key: value})
 
 
+def without_activation(document, tensors):
+    del document["layers"][1]["activation"]
+
+
 def option(name, value):
     return lambda document, tensors: document["layers"][1].update({name: value})
 
@@ -228,7 +232,12 @@ HOSTILE = {
     "extra tensor": (with_document(GOOD, add("other")), "belong to no layer: other"),
     "extra parameter": (with_document(GOOD, add("layers.1.gain")), "layer 1"),
     "layer too many": (with_document(GOOD, add("layers.2.scale")), "layers.2.scale"),
-    "unknown option": (with_document(GOOD, option("stride", "2")), "stride"),
+    "unknown option": (
+        with_document(GOOD, option("stride", "2")),
+        r"layer 1 \(Dense\): expected the options \(activation\), found \(activation, stride\)",
+    ),
+    "array as option": (with_document(GOOD, option("bias", None)), r"found \(activation, bias\)"),
+    "option left out": (with_document(GOOD, without_activation), r"found \(none\)"),
     "wrong option": (with_document(GOOD, option("activation", "gelu")), "'gelu'"),
     "option no text": (with_document(GOOD, option("activation", 3)), "found 3"),
     "no check": (with_document(GOOD, drop("check.input")), "check.input is missing"),

@@ -1,6 +1,6 @@
 """An LLVM vector of float32 as a Numba type, and the operations that the kernels are made of.
 
-Plain loops left to the auto-vectoriser cost 2 to 10 times as much (docs/kernels.md), because it
+Plain loops left to the auto-vectoriser cost 1.6 to 10 times as much (docs/kernels.md), because it
 will not keep four gates in registers. LLVM legalises these vectors on any CPU, of any width.
 """
 

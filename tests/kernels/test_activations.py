@@ -103,7 +103,7 @@ def test_the_ends(run):
 
 
 def test_no_bias_near_one(run):
-    """A gate's mean error, which a long memory adds up: under a hundredth of an ulp."""
+    """A gate's mean error, which a long memory adds up: under a fiftieth of an ulp."""
     x = np.linspace(1, 15, 2_000_000, dtype=np.float32)
     true = exact("sigmoid", x)
     ulp = (run["sigmoid"](x) - true) / np.spacing(true.astype(np.float32))
