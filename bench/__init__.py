@@ -16,7 +16,7 @@ from fastlstm import reference
 from fastlstm.model import LSTM, Dense, Model
 from fastlstm.roads import ROADS, Road
 from fastlstm.verify import Row as Verdict
-from fastlstm.verify import Truth, judge, truth
+from fastlstm.verify import truth, try_road
 
 from . import machine
 from .contenders import OURS, Contender, mode_of, open_contender
@@ -123,7 +123,7 @@ def _rows(
     rows, errors = [], {}
     for road in roads:
         tell(f"{name}: checking {road.name}")
-        verdict = _check(road, model, true)
+        verdict = try_road(road, model, true)
         if verdict.verdict == "ok":
             timed.append(open_contender(road, model))
             errors[road.name] = verdict.max_abs_error
@@ -158,15 +158,6 @@ def _row(
         float(np.median(ratios(times, ours))),
         errors[contender.name],
     )
-
-
-def _check(road: Road, model: Model, true: Truth) -> Verdict:
-    if missing := road.missing():
-        return Verdict(road.name, "missing", note=missing)
-    try:
-        return judge(road.name, road.prepare(model), true)
-    except Exception as error:  # a foreign runtime may raise anything; the others are still timed
-        return Verdict(road.name, "failed", note=f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def _refusal(verdict: Verdict) -> str:

@@ -183,11 +183,12 @@ def verify(
     for road in roads:
         if progress is not None:
             progress(road.name)
-        rows.append(_row(model, road, true))
+        rows.append(try_road(road, model, true))
     return Report(tuple(rows))
 
 
-def _row(model: Model, road: Road, true: Truth) -> Row:
+def try_road(road: Road, model: Model, true: Truth) -> Row:
+    """Open a road and judge it; what it lacks or raises becomes its verdict, never an error."""
     if missing := road.missing():
         return Row(road.name, "missing", note=missing)
     try:
