@@ -257,12 +257,29 @@ def _check_readable(checkpoint: Path) -> None:
         ) from None
 
 
+class _Checkpoints(ModelCheckpoint):
+    """Lightning's own, but a folder that was moved still knows its best epoch."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state over with every path in the folder where the run is now."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {name: here(state_dict[name]) for name in paths}
+        super().load_state_dict(
+            {**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath}
+        )
+
+
 def _train(task: Task, checkpoints: Path, last: Path | None, progress: bool) -> None:
     """Let Lightning run the epochs that are left."""
     training = task.recipe.training
     callbacks: list[Any] = [
         EarlyStopping("validation_loss", patience=training.patience),
-        ModelCheckpoint(
+        _Checkpoints(
             checkpoints,
             "best",
             monitor="validation_loss",

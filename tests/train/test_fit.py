@@ -259,6 +259,19 @@ def test_a_finished_run_goes_on_when_it_may_last_longer(tmp_path):
     assert _model_bytes(resumed) == _model_bytes(whole)
 
 
+def test_a_run_folder_may_be_moved_before_it_goes_on(tmp_path):
+    constant = {"optimiser.schedule": "constant", "optimiser.learning_rate": 0.2}
+    longer = small(**constant, **{"training.max_epochs": 12})
+    whole = fit(longer, tmp_path / "one", progress=False)
+    for epochs in range(2, 12, 3):
+        short = small(**constant, **{"training.max_epochs": epochs})
+        fit(short, tmp_path / f"here{epochs}", progress=False)
+        (tmp_path / f"here{epochs}").rename(tmp_path / f"there{epochs}")
+        resumed = fit(longer, tmp_path / f"there{epochs}", resume=True, progress=False)
+        assert resumed.metrics["best_epoch"] == whole.metrics["best_epoch"]
+        assert _model_bytes(resumed) == _model_bytes(whole)
+
+
 def test_resume_says_what_is_missing_or_changed(finished, tmp_path):
     with pytest.raises(
         TrainingError, match="nothing to resume: no run here has completed an epoch"
