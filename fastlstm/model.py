@@ -117,6 +117,10 @@ class _Layer:
                 f"{self.kind}.{name}: expected one of {', '.join(allowed)}, found {value!r}"
             )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Made anew from its fields, so that a copy's arrays are checked and read-only too.
+        return type(self), tuple(getattr(self, f.name) for f in fields(self))
+
     def __repr__(self) -> str:
         settings = "".join(f", {name}={value!r}" for name, value in self.options.items())
         return f"{self.kind}({self.input_size}, {self.output_size}{settings})"
@@ -329,6 +333,10 @@ class Model:
         except (TypeError, ValueError) as error:
             raise ModelError(f"Model.metadata: expected a JSON object, found: {error}") from None
         object.__setattr__(self, "metadata", MappingProxyType(copy))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A mapping proxy cannot be pickled; worker processes and deepcopy need a Model to be.
+        return Model, (self.layers, dict(self.metadata))
 
     @property
     def input_size(self) -> int:

@@ -1,5 +1,8 @@
 """Model: every shape error is caught when it is made, and names the layer, array and shapes."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -84,3 +87,17 @@ def test_fortran_ordered_and_strided_weights_mean_the_same():
     )
     x = cases.stream(Model((layer,)), 20)
     assert np.array_equal(Model((layer,)).stream().run(x), Model((other,)).stream().run(x))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("name", ["mixed", "learned-start", "no-bias", "rnn-relu"])
+def test_a_model_reaches_another_process_whole_and_as_immutable(name, again):
+    model = Model(cases.model(name).layers, {"unit": "ppm"})
+    twin = again(model)
+    assert dict(twin.metadata) == {"unit": "ppm"}
+    for ours, theirs in zip(model.layers, twin.layers, strict=True):
+        assert (type(ours), ours.options) == (type(theirs), theirs.options)
+        assert ours.arrays.keys() == theirs.arrays.keys()
+        for key, array in theirs.arrays.items():
+            assert np.array_equal(array, ours.arrays[key])
+            assert not array.flags.writeable
