@@ -45,8 +45,8 @@ readme: $(READY) ## time plain LSTMs on this machine and put the table into READ
 	@$(BIN)/fastlstm bench --hidden 8,32,64 --json bench/results/lstm.json
 	@$(BIN)/python -m fastlstm.bench.report bench/results/lstm.json README.md
 
-clean: ## remove everything made, except .venv
-	@rm -rf build dist demo-run runs *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
+clean: ## remove everything made, except .venv and the trained models in runs/
+	@rm -rf build dist demo-run *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
