@@ -53,7 +53,14 @@ __all__ = [
 ]
 
 
+_ON_DEMAND = ("bench", "export", "train")
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("bench", "export", "train"):
+    if name in _ON_DEMAND:
         return importlib.import_module(f"fastlstm.{name}")
     raise AttributeError(f"module 'fastlstm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ON_DEMAND])

@@ -34,6 +34,9 @@ def relay(stream: Stream, complain: Callable[[str], None]) -> int:
     for number, line in enumerate(sys.stdin, 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
+        if number == 1:
+            # What some programs put before a text in UTF-8.
+            line = line.removeprefix("\ufeff")
         try:
             y = stream.step(_sample(line, size))
         except InputError as error:

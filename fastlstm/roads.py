@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,8 +75,8 @@ class Road:
         absent = [name for name in self.libraries if importlib.util.find_spec(name) is None]
         if absent:
             return f"{', '.join(absent)} not installed: pip install 'fastlstm[{self.extra}]'"
-        if self.compiler and shutil.which(os.environ.get("CXX", "g++")) is None:
-            return "no C++ compiler found: install g++ or set CXX"
+        if self.compiler and not any(map(shutil.which, _compilers())):
+            return "no C++ compiler found: install g++ or clang++, or name one in CXX"
         return ""
 
     def prepare(self, model: Model) -> Run:
@@ -88,6 +89,12 @@ class Road:
             return y, session.state()
 
         return run
+
+
+def _compilers() -> list[str]:
+    """The C++ compilers to look for; CXX may hold a launcher and options, as make takes it."""
+    named = shlex.split(os.environ.get("CXX", ""))
+    return named[:1] or ["g++", "clang++"]
 
 
 def _session(name: str) -> Callable[[Model], Session]:

@@ -6,66 +6,27 @@ Whatever that call declines goes through `_accept`, which is slow and says what 
 
 from __future__ import annotations
 
-import ctypes
-import hashlib
 import struct
-import threading
 import zlib
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastlstm.errors import InputError, SnapshotError, StreamBusyError
+from fastlstm.compiled import HEADER_FLOATS, calls_by_address, compiled, fields_are_known
+from fastlstm.errors import InputError, ModelError, SnapshotError, StreamBusyError
 from fastlstm.kernels import calls
-from fastlstm.kernels.network import compile_network
-from fastlstm.kernels.packing import Plan, Spec, aligned, pack
-from fastlstm.model import Affine, Array, Dense, Layer, Model
+from fastlstm.kernels.packing import aligned
+from fastlstm.model import Array, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 Sample: TypeAlias = ArrayLike
 
-_HEADER_FLOATS: Final = calls.HEADER_BYTES // 4
 _SNAPSHOT: Final = struct.Struct("<8s16sQ")
 _MAGIC: Final = b"FLSTM\x00\x00\x01"
-
-
-class _Compiled:
-    """What all streams of one Model share: machine code, packed weights, the first memory."""
-
-    def __init__(self, model: Model) -> None:
-        packed = pack([_spec(model, k, layer) for k, layer in enumerate(model.layers)])
-        self.plan = packed.plan
-        self.weights = packed.weights
-        self.initial = aligned(_HEADER_FLOATS + len(packed.memory))
-        self.initial[_HEADER_FLOATS:] = packed.memory
-        header = self.initial[:_HEADER_FLOATS].view(np.int64)
-        self.network = _network(packed.plan)
-        for word, value in (
-            (calls.NETWORK, self.network.address),
-            (calls.WEIGHTS, self.weights.ctypes.data),
-            (calls.INPUTS, packed.plan.inputs),
-            (calls.OUTPUTS, packed.plan.outputs),
-            (calls.OUTPUT, packed.plan.output),
-            (calls.ARRAY_TYPE, id(np.ndarray)),
-            (calls.FLOAT_TYPE, id(float)),
-            (calls.FLOAT32, id(np.dtype(np.float32))),
-        ):
-            header[word // 8] = value
-        self.digest = _digest(model)
-        # Where the state vectors lie after an even and after an odd number of steps, as slices.
-        self.states = tuple(
-            (
-                _state_place(packed.plan, s.layer, s.name, 1, s.size),
-                _state_place(packed.plan, s.layer, s.name, 0, s.size),
-            )
-            for s in model.states
-        )
 
 
 class Stream:
@@ -73,7 +34,7 @@ class Stream:
 
     Not for two threads at a time (that raises StreamBusyError), but any number of streams share
     one Model. Compiling happens here, in the constructor, never later; the machine code is kept
-    on disk for the next process.
+    on disk for the next process. A process that forks makes its streams after the fork.
     """
 
     __slots__ = (
@@ -93,19 +54,21 @@ class Stream:
     output: Array
 
     def __init__(self, model: Model) -> None:
+        if not isinstance(model, Model):
+            raise ModelError(f"Stream: expected a fastlstm Model, found {type(model).__name__}")
         self._model = model
-        self._code = _compiled(model)
+        self._code = compiled(model)
         self._memory = aligned(len(self._code.initial))
         self._memory[:] = self._code.initial
-        self._header = self._memory[:_HEADER_FLOATS].view(np.int64)
+        self._header = self._memory[:HEADER_FLOATS].view(np.int64)
         self._output_size = model.output_size
-        start = _HEADER_FLOATS + self._code.plan.output
-        self.output = self._memory[start : start + self._output_size]
-        self.output.setflags(write=False)
-        self._calls = calls.compiled_calls()
+        start = HEADER_FLOATS + self._code.plan.output
+        output = self._memory[start : start + self._output_size]
+        self.output = np.frombuffer(output.data.toreadonly(), np.float32)
+        self._calls = self._code.calls
         self._push, self._step = self._calls.push, self._calls.step
-        if not _fields_are_known():
-            self._push, self._step = _by_address(self._code)
+        if not fields_are_known():
+            self._push, self._step = calls_by_address(self._code)
 
     @property
     def model(self) -> Model:
@@ -147,7 +110,8 @@ class Stream:
         """Take a block of samples: (time, input_size) -> (time, output_size) float32.
 
         The same state and the same bits as that many steps; zero steps are fine. Where input_size
-        is 1, (time,) will do. Releases the GIL. Raises InputError before the state changes.
+        is 1, (time,) will do. Releases the GIL, so no other thread may write to x meanwhile.
+        Raises InputError before the state changes.
         """
         block = self._block(x)
         y = np.empty((len(block), self._output_size), np.float32)
@@ -160,8 +124,10 @@ class Stream:
         The state moves on with the forecast; take a snapshot before to come back. Needs
         output_size == input_size and at least one sample taken before.
         """
-        if steps < 0:
-            raise InputError(f"forecast: expected a number of steps of at least 0, found {steps}")
+        if not isinstance(steps, int | np.integer) or steps < 0:
+            raise InputError(
+                f"forecast: expected a whole number of steps of at least 0, found {steps!r}"
+            )
         if self._model.input_size != self._output_size:
             raise InputError(
                 f"forecast: feeds outputs back as inputs, but this model takes "
@@ -169,10 +135,18 @@ class Stream:
             )
         if not self.steps:
             raise InputError("forecast: expected at least one sample before it; push or run some")
-        y = np.empty((steps + 1, self._output_size), np.float32)
+        before = self.snapshot()
+        y = np.empty((int(steps) + 1, self._output_size), np.float32)
         y[0] = self.output
         # Row k of y is the input of the step that writes row k + 1.
         self._advance(y.ctypes.data, self._output_size, y[1:])
+        if not np.isfinite(y).all():
+            self.restore(before)
+            last = int(np.isfinite(y).all(axis=1).argmin())
+            raise InputError(
+                f"forecast: the output is not finite from step {last} on: fed back to itself, this "
+                "model diverges; the state is unchanged"
+            )
         return y[1:]
 
     def snapshot(self) -> bytes:
@@ -185,6 +159,10 @@ class Stream:
 
     def restore(self, snapshot: bytes | bytearray | memoryview) -> None:
         """Go back to a snapshot of the same model; a wrong one raises and changes nothing."""
+        if not isinstance(snapshot, bytes | bytearray | memoryview):
+            raise SnapshotError(
+                f"snapshot: expected the bytes of snapshot(), found {type(snapshot).__name__}"
+            )
         content = bytes(snapshot)
         sizes = [self._output_size, *(s.size for s in self._model.states)]
         expected = _SNAPSHOT.size + 4 * sum(sizes) + 4
@@ -199,11 +177,13 @@ class Stream:
         if zlib.crc32(content[:-4]).to_bytes(4, "little") != content[-4:]:
             raise SnapshotError("snapshot: its checksum does not match: it was damaged")
         steps = _SNAPSHOT.unpack_from(content)[2]
+        if steps >= 2**63:
+            raise SnapshotError(f"snapshot: {steps} steps are more than a stream can have taken")
         values = np.frombuffer(content[_SNAPSHOT.size : -4], "<f4").astype(np.float32)
         output, *states = np.split(values, np.cumsum(sizes)[:-1])
         with self._claimed():
             self._header[calls.STEPS // 8] = steps
-            start = _HEADER_FLOATS + self._code.plan.output
+            start = HEADER_FLOATS + self._code.plan.output
             self._memory[start : start + self._output_size] = output
             for place, vector in zip(self._state_places(), states, strict=True):
                 self._memory[place] = vector
@@ -212,7 +192,7 @@ class Stream:
         """Begin a new sequence in the model's initial state; `output` becomes zeros."""
         with self._claimed():
             self._header[calls.STEPS // 8] = 0
-            self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]
+            self._memory[HEADER_FLOATS:] = self._code.initial[HEADER_FLOATS:]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Its memory holds addresses of this process, which would be followed in another one.
@@ -279,6 +259,8 @@ _BUSY_MESSAGE = (
 
 def _numbers(x: Any, expected: str) -> Array:
     """`x` as a C-ordered float32 array; refuses what is no real number."""
+    if np.ma.is_masked(x):
+        raise InputError(f"expected {expected}, found masked values: fill or drop them")
     try:
         array = np.asarray(x)
     except (TypeError, ValueError) as error:
@@ -299,94 +281,4 @@ def _check_finite(array: Array, given: Any) -> None:
     raise InputError(
         f"sample: {value} at index {where} is {problem}; the state is unchanged: "
         "drop or repair the value and go on"
-    )
-
-
-def _spec(model: Model, position: int, layer: Layer) -> Spec:
-    initial = tuple(s.initial for s in model.states if s.layer == position)
-    arrays = dict(layer.arrays)
-    sizes = (layer.input_size, layer.output_size)
-    if isinstance(layer, Dense):
-        arrays.setdefault("bias", np.zeros(layer.output_size, np.float32))
-        return Spec("Dense", *sizes, arrays, layer.activation)
-    if isinstance(layer, Affine):
-        return Spec("Affine", *sizes, arrays)
-    zeros = np.zeros(len(layer.weight_ih_l0), np.float32)
-    arrays.setdefault("bias_ih_l0", zeros)
-    arrays.setdefault("bias_hh_l0", zeros)
-    nonlinearity = layer.options.get("nonlinearity", "linear")
-    return Spec(layer.kind, *sizes, arrays, nonlinearity, initial)
-
-
-def _state_place(plan: Plan, layer: int, name: str, parity: int, size: int) -> slice:
-    where = plan.layers[layer]
-    start = _HEADER_FLOATS + (where.result[parity] if name == "h" else where.cell)
-    return slice(start, start + size)
-
-
-def _digest(model: Model) -> bytes:
-    """16 bytes that tell one model's weights and structure from another's, on any machine."""
-    sha = hashlib.sha256()
-    for layer in model.layers:
-        sha.update(f"{layer!r} ".encode())
-        for name, array in sorted(layer.arrays.items()):
-            sha.update(f"{name} {array.shape} ".encode() + array.astype("<f4").tobytes())
-    return sha.digest()[:16]
-
-
-_lock = threading.Lock()
-_models: WeakKeyDictionary[Model, _Compiled] = WeakKeyDictionary()
-
-
-def _compiled(model: Model) -> _Compiled:
-    with _lock:
-        if model not in _models:
-            _models[model] = _Compiled(model)
-        return _models[model]
-
-
-@cache
-def _network(plan: Plan) -> Any:
-    return compile_network(plan)
-
-
-def _by_address(code: _Compiled) -> tuple[Callable[..., int], Callable[..., int]]:
-    """`push` and `step` for a Python build whose arrays the kernels cannot read themselves."""
-    inputs, outputs = code.plan.inputs, code.plan.outputs
-
-    def step(x: Any, memory: Array, y: Array) -> int:
-        if type(x) is not np.ndarray or x.dtype != np.float32 or x.shape != (inputs,):
-            return calls.NOT_PLAIN
-        if not np.isfinite(x).all():
-            return calls.NOT_FINITE
-        x = np.ascontiguousarray(x)
-        return calls.compiled_calls().run(
-            memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1
-        )
-
-    def push(x: Any, memory: Array) -> int:
-        return step(x, memory, np.empty(outputs, np.float32))
-
-    return push, step
-
-
-@cache
-def _fields_are_known() -> bool:
-    """Whether arrays and floats of this Python build lie in memory as the kernels read them."""
-    array = np.zeros(3, np.float32)
-    value = 1.5
-    fields = id(array) + calls.OBJECT_HEADER
-
-    def word(address: int) -> int:
-        return ctypes.c_int64.from_address(address).value
-
-    return (
-        word(fields - 8) == id(np.ndarray)
-        and word(fields + calls.DATA) == array.ctypes.data
-        and word(fields + calls.NDIM) & 0xFFFFFFFF == 1
-        and word(word(fields + calls.DIMENSIONS)) == 3
-        and word(word(fields + calls.STRIDES)) == 4
-        and word(fields + calls.DTYPE) == id(np.dtype(np.float32))
-        and word(id(value) + calls.OBJECT_HEADER - 8) == id(float)
-        and ctypes.c_double.from_address(id(value) + calls.OBJECT_HEADER).value == value
     )

@@ -2,8 +2,13 @@
 
 import copy
 import gc
+import os
 import pickle
+import subprocess
+import sys
 import threading
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cases
+import fastlstm
 from fastlstm import reference
-from fastlstm.errors import InputError, SnapshotError, StreamBusyError
+from fastlstm.errors import InputError, ModelError, SnapshotError, StreamBusyError
+from fastlstm.kernels import calls
 from fastlstm.kernels.calls import compiled_calls
-from fastlstm.model import Model
+from fastlstm.model import Dense, Model
 from fastlstm.verify import judge, truth
 
 
@@ -134,6 +141,8 @@ def test_output_is_one_read_only_buffer():
     assert before[0] != 0
     with pytest.raises(ValueError, match="read-only"):
         stream.output[0] = 1
+    with pytest.raises(ValueError, match="cannot set WRITEABLE"):
+        stream.output.setflags(write=True)
 
 
 def test_inputs_are_untouched_and_any_layout_will_do():
@@ -264,8 +273,9 @@ def test_forecast_says_what_it_needs():
     with pytest.raises(InputError, match="at least one sample"):
         stream.forecast(3)
     stream.push(1.0)
-    with pytest.raises(InputError, match="at least 0, found -1"):
-        stream.forecast(-1)
+    for bad in (-1, 2.5, "3", None):
+        with pytest.raises(InputError, match=rf"at least 0, found {bad!r}"):
+            stream.forecast(bad)
 
 
 @pytest.mark.parametrize("name", ["mixed", "lstm-stack", "learned-start", "RNN-130"])
@@ -294,6 +304,8 @@ def test_a_wrong_snapshot_is_refused_and_changes_nothing():
     other = cases.stack("LSTM", 6, 1, bias=False).stream().snapshot()
     flipped = bytearray(good)
     flipped[40] ^= 1
+    endless = good[:24] + b"\xff" * 8 + good[32:-4]
+    endless += zlib.crc32(endless).to_bytes(4, "little")
     for bad, words in [
         (b"", "not one of fastlstm"),
         (b"x" * len(good), "not one of fastlstm"),
@@ -301,6 +313,9 @@ def test_a_wrong_snapshot_is_refused_and_changes_nothing():
         (good[:-1], "cut or padded"),
         (good + b"\0", "cut or padded"),
         (bytes(flipped), "checksum"),
+        (None, "expected the bytes of snapshot"),
+        ("text", "found str"),
+        (endless, "more than a stream can have taken"),
     ]:
         with pytest.raises(SnapshotError, match=words):
             stream.restore(bad)
@@ -323,6 +338,82 @@ def test_a_stream_keeps_what_it_needs_alive():
     kept = [np.full(30_000, np.nan, np.float32) for _ in range(50)]
     assert np.array_equal(stream.run(x), expected)
     assert len(kept) == 50
+
+
+def test_a_stream_is_of_a_model():
+    with pytest.raises(ModelError, match="expected a fastlstm Model, found int"):
+        fastlstm.Stream(3)
+
+
+def test_arrays_with_a_dtype_object_of_their_own_are_read_at_once():
+    """Arrays that come through a queue between processes; a detour costs twenty times as much."""
+    model = cases.stack("LSTM", 5, 1)
+    sample = pickle.loads(pickle.dumps(np.array([1, 2], np.float32)))
+    stream = model.stream()
+    assert stream._push(sample, stream._memory) == calls.DONE
+    for other in (np.zeros(2), np.zeros(2, np.int32), np.zeros(2, ">f4"), np.zeros(2, np.float16)):
+        assert stream._push(other, stream._memory) == calls.NOT_PLAIN
+
+
+def test_masked_values_are_not_read():
+    stream = cases.stack("LSTM", 5, 1).stream()
+    masked = np.ma.masked_array(np.ones(2, np.float32), [False, True])
+    for call in (stream.push, stream.step, lambda x: stream.run(x[np.newaxis])):
+        with pytest.raises(InputError, match="masked values"):
+            call(masked)
+    stream.push(np.ma.masked_array(np.ones(2, np.float32), False))
+    assert stream.steps == 1
+
+
+def test_a_sum_that_overflows_does_not_end_in_a_plausible_number():
+    huge = np.full((2, 1), 3e38, np.float32)
+    for head in ("tanh", "sigmoid", "relu", "softmax"):
+        difference = Dense(np.array([[1, -1], [1, -1]], np.float32), None, head)
+        model = Model((Dense(huge), difference))
+        assert np.isnan(model.stream().step(100.0)).any()
+
+
+def test_a_forecast_that_diverges_is_refused_and_changes_nothing():
+    model = Model((Dense(np.array([[100]], np.float32)),))
+    stream = model.stream()
+    stream.push(1.0)
+    before = stream.snapshot()
+    with pytest.raises(InputError, match="not finite from step 19 on"):
+        stream.forecast(40)
+    assert stream.snapshot() == before
+    assert np.isfinite(stream.forecast(17)).all()
+
+
+def test_the_first_streams_may_be_made_in_many_threads():
+    script = """
+import threading
+import cases
+model = cases.stack("LSTM", 6, 1)
+errors, gate = [], threading.Barrier(8)
+def make():
+    gate.wait()
+    try:
+        cases.stack("LSTM", 6, 1).stream().push([1, 2])
+        model.stream().push([1, 2])
+    except Exception as error:
+        errors.append(error)
+threads = [threading.Thread(target=make) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not errors, errors
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+
+
+def test_without_jit_it_says_so():
+    done = subprocess.run(
+        [sys.executable, "-c", "import cases; cases.stack('LSTM', 3, 1).stream()"],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent), "NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert "NUMBA_DISABLE_JIT forbids compiling" in done.stderr
 
 
 def test_reset_begins_again():
@@ -414,7 +505,7 @@ def test_unknown_array_layouts_are_read_by_address(monkeypatch):
     model = cases.stack("LSTM", 9, 1)
     x = cases.stream(model, 20)
     expected = model.stream().run(x)
-    monkeypatch.setattr("fastlstm.stream._fields_are_known", lambda: False)
+    monkeypatch.setattr("fastlstm.stream.fields_are_known", lambda: False)
     stream = model.stream()
     assert np.array_equal(np.array([stream.step(sample) for sample in x]), expected)
     stream.reset()

@@ -77,7 +77,7 @@ def power_parts(x, log2_base, ln_2, c1, c2, c3, c4, c5, c6):
 
 @njit(**JIT)
 def tanh(x):
-    """Hyperbolic tangent, lane by lane; its greatest error is TANH_ERROR_ULP. A NaN gives +-1."""
+    """Hyperbolic tangent, lane by lane; its greatest error is TANH_ERROR_ULP. A NaN stays."""
     # tanh(x) = (exp(2x) - 1) / (exp(2x) + 1) for |x|: below 0 the same formula is less exact. The
     # 2 is in the constants. Computing the denominator beside the numerator, instead of from it,
     # would save 1 ns, but then their roundings no longer cancel: 2.8 ulp instead of 1.5 near 1.
@@ -89,7 +89,7 @@ def tanh(x):
 
 @njit(**JIT)
 def sigmoid(x):
-    """1 / (1 + exp(-x)), lane by lane; its greatest error is SIGMOID_ERROR_ULP. A NaN gives 1."""
+    """1 / (1 + exp(-x)), lane by lane; its greatest error is SIGMOID_ERROR_ULP. A NaN stays."""
     return one_minus_sigmoid(negate(x))
 
 

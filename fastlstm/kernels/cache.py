@@ -18,7 +18,7 @@ from typing import Any
 
 import llvmlite
 import numba
-from numba.core import compiler
+from numba.core import compiler, config
 from numba.core.caching import _Cache
 from numba.core.serialize import dumps
 
@@ -39,7 +39,7 @@ def cache_folder() -> Path:
     """Where machine code is kept: FASTLSTM_CACHE_DIR, or fastlstm in the user's cache folder."""
     if chosen := os.environ.get("FASTLSTM_CACHE_DIR"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastlstm"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fastlstm"
 
 
 class KernelCache(_Cache):
@@ -72,7 +72,7 @@ class KernelCache(_Cache):
         target_context.refresh()
         try:
             content = self._path(signature, target_context).read_bytes()
-        except OSError:
+        except (OSError, RuntimeError):  # RuntimeError: a user without a home folder
             return None
         checksum, payload = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
         if hashlib.sha256(payload).digest() != checksum:
@@ -82,14 +82,22 @@ class KernelCache(_Cache):
     def save_overload(self, signature: Any, result: Any) -> None:
         """Keep a compiled function; a folder that cannot be written costs one warning."""
         payload = dumps(result._reduce())
-        path = self._path(signature, result.target_context)
+        try:
+            path = self._path(signature, result.target_context)
+        except RuntimeError as error:
+            _warn_once(str(error))
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Whole or not at all: two processes may compile the same function at once.
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, path)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(hashlib.sha256(payload).digest() + payload)
+                os.replace(temporary, path)
+            except OSError:
+                Path(temporary).unlink(missing_ok=True)
+                raise
         except OSError as error:
             _warn_once(f"{path.parent}: {error.strerror}")
 
@@ -103,6 +111,7 @@ class KernelCache(_Cache):
             llvmlite.__version__,
             platform.python_implementation() + platform.python_version(),
             target_context.codegen().magic_tuple(),
+            config.OPT,
         )
         return cache_folder() / (hashlib.sha256(repr(key).encode()).hexdigest() + ".kernel")
 

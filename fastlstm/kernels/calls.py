@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import NativeValue, intrinsic, models, register_model, unbox
 
 from fastlstm.kernels.cache import KernelCache
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Header words of a stream's memory, as byte offsets: where the network's machine code and packed
 # weights are, whether a thread is in, the steps taken, sizes, where the output buffer begins (in
-# float32), and the addresses that tell an ndarray, a float and the dtype float32.
+# float32), and what tells an ndarray, a float and the dtype float32.
 (
     NETWORK,
     WEIGHTS,
@@ -55,6 +55,9 @@ OBJECT_HEADER = object.__basicsize__
 # Where an ndarray keeps what, in bytes after that (PyArrayObject_fields of NumPy's C API).
 # stream.py checks these against a real array before the first use.
 DATA, NDIM, DIMENSIONS, STRIDES, DTYPE = 0, 8, 16, 24, 40
+# The word of a dtype that holds its kind, type character, byte order, flags and type number
+# (PyArray_Descr), and all of it but the flags.
+DTYPE_WORD, DTYPE_MASK = 8, ~(0xFF << 24)
 
 
 class Object(types.Opaque):
@@ -121,7 +124,15 @@ class Calls(NamedTuple):
 
 @cache
 def compiled_calls() -> Calls:
-    """Compile the calls, or load their machine code from the cache; once in a process."""
+    """Compile the calls, or load their machine code from the cache; once in a process.
+
+    Not for two threads at once.
+    """
+    if config.DISABLE_JIT:
+        raise RuntimeError(
+            "fastlstm streams are machine code, and NUMBA_DISABLE_JIT forbids compiling any: unset "
+            "it, or use fastlstm.reference"
+        )
     word = types.int64
     return Calls(
         _entry_point(push, word(OBJECT, OBJECT)),
@@ -148,7 +159,8 @@ def read_sample(sample, base):
     fields = sample + OBJECT_HEADER
     kind = get_word(fields - 8)
     if kind == get_word(base + ARRAY_TYPE):
-        if get_word(fields + DTYPE) != get_word(base + FLOAT32):
+        dtype = get_word(get_word(fields + DTYPE) + OBJECT_HEADER + DTYPE_WORD)
+        if dtype & DTYPE_MASK != get_word(base + FLOAT32):
             return NOT_PLAIN
         # The number of dimensions is a C int; what follows it in the word is padding.
         if get_word(fields + NDIM) & 0xFFFFFFFF != 1:

@@ -157,9 +157,9 @@ add = _binary(lambda builder, a, b: builder.fadd(a, b))
 sub = _binary(lambda builder, a, b: builder.fsub(a, b))
 mul = _binary(lambda builder, a, b: builder.fmul(a, b))
 div = _binary(lambda builder, a, b: builder.fdiv(a, b))
-# A NaN in `a` comes out as `b`: the order of the operands of x86's minps and maxps.
-minimum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), a, b))
-maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+# A NaN in `a` stays: weights so great that a sum overflows must not end in a plausible number.
+minimum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", b, a), b, a))
+maximum = _binary(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", b, a), b, a))
 
 
 @intrinsic
@@ -276,5 +276,5 @@ def hidden_constant(typingctx, value):
 
 @njit(**JIT)
 def clamp(x, limit):
-    """`x` between -limit and limit; a NaN becomes the limit."""
+    """`x` between -limit and limit; a NaN stays."""
     return maximum(minimum(x, limit), sub(sub(limit, limit), limit))

@@ -73,7 +73,8 @@ def fit(
     """Train what `recipe` describes and leave model, history, metrics and plots in `run_folder`.
 
     `resume` goes on from the last epoch that a stopped run in that folder has completed, and gives
-    what the run would have given uninterrupted. Raises RecipeError, SeriesError, or TrainingError
+    what the run would have given uninterrupted; without it, what an interrupted run has left goes
+    to `unfinished.old`. Raises RecipeError, SeriesError, or TrainingError
     where training diverges or there is nothing to resume; an earlier run's files then stay.
     """
     folder = Path(run_folder)
@@ -197,7 +198,10 @@ def _prepare(recipe: Recipe, folder: Path, resume: bool) -> Path | None:
     if not resume:
         _check_ours(folder)
         if work.exists():
-            shutil.rmtree(work)
+            # Hours of an interrupted run are not lost for want of a flag.
+            aside = work.with_name(f"{UNFINISHED}.old")
+            shutil.rmtree(aside, ignore_errors=True)
+            work.rename(aside)
         work.mkdir(parents=True)
     else:
         source = work if (work / last).is_file() else folder

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def test_stream_writes_the_predictions_of_the_reference(run, model, model_file):
     # The printed text holds every bit of the float32 predictions.
     expected = model.stream().run(x)
     np.testing.assert_array_equal(rows(result.out).astype(np.float32), expected)
+
+
+def test_stream_takes_a_byte_order_mark(run, model_file):
+    marked = run("stream", model_file, stdin="\ufeff0.1,0.2\n")
+    assert (marked.code, marked.err) == (0, "")
+    assert marked.out == run("stream", model_file, stdin="0.1,0.2\n").out
 
 
 @pytest.mark.parametrize(
@@ -93,7 +100,13 @@ def test_stream_at_a_terminal_says_what_to_type_and_stops_on_ctrl_c(model_file):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "fastlstm", "stream", str(model_file)]
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        command,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        # A suite started in the background ignores Ctrl-C, and its children with it.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     deadline = threading.Timer(120, process.kill)
     deadline.start()

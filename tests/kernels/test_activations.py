@@ -102,6 +102,11 @@ def test_the_ends(run):
     assert run["sigmoid"](x)[4] < 1e-37
 
 
+def test_not_a_number_stays(run):
+    for function in run.values():
+        assert np.isnan(function(np.array([np.nan, -np.nan], np.float32))).all()
+
+
 def test_no_bias_near_one(run):
     """A gate's mean error, which a long memory adds up: under a fiftieth of an ulp."""
     x = np.linspace(1, 15, 2_000_000, dtype=np.float32)

@@ -145,6 +145,23 @@ def test_a_cache_that_cannot_be_written_costs_one_warning(warm, tmp_path):
     assert "set FASTLSTM_CACHE_DIR to a writable folder" in errors
 
 
+def test_a_user_without_a_home_compiles_in_memory(warm, tmp_path):
+    folder, (_, total, _) = warm
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "fastlstm" / "kernels" / "cache.py"
+    source = path.read_text()
+    # What pathlib does where HOME is unset and the user id stands in no list of users.
+    path.write_text(
+        source.replace(".expanduser()", " and _no_home()")
+        + "\n\ndef _no_home():\n    raise RuntimeError('Could not determine home directory.')\n"
+    )
+    environment = {"FASTLSTM_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
+    compiled, found, errors = run(copy, **environment)
+    assert (compiled, found) == (6, total)
+    assert errors.count("RuntimeWarning") == 1
+    assert "Could not determine home directory" in errors
+
+
 def test_two_processes_may_compile_at_once(copy):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(copy), str(Path(__file__).parent.parent)]),

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import cases
+from fastlstm.compiled import spec_of
 from fastlstm.kernels.packing import ALIGNMENT, aligned, pack
-from fastlstm.stream import _spec
 
 
 def packed(model):
-    return pack([_spec(model, k, layer) for k, layer in enumerate(model.layers)])
+    return pack([spec_of(model, k, layer) for k, layer in enumerate(model.layers)])
 
 
 @pytest.mark.parametrize("hidden", [1, 5, 16, 17, 40])

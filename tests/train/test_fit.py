@@ -339,6 +339,12 @@ def test_the_best_network_before_a_divergence_is_saved(tmp_path, monkeypatch):
         fit(small(), tmp_path / "run", progress=False)
     model = model_file.load(tmp_path / "run" / "unfinished" / "model.safetensors")
     assert [layer.kind for layer in model.layers] == ["Affine", "LSTM", "Dense", "Affine"]
+    # A new run there puts what was left aside, and does not lose it.
+    monkeypatch.undo()
+    left = (tmp_path / "run" / "unfinished" / "model.safetensors").read_bytes()
+    fit(small(), tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "unfinished.old" / "model.safetensors").read_bytes() == left
+    assert not (tmp_path / "run" / "unfinished").exists()
 
 
 @pytest.mark.parametrize("name", ["checkpoints/mine.txt", "recipe.toml"])

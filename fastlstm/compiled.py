@@ -1,0 +1,154 @@
+"""What all streams of one Model share: machine code, packed weights, their first memory."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import threading
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from fastlstm.kernels import calls
+from fastlstm.kernels.network import compile_network
+from fastlstm.kernels.packing import Plan, Spec, aligned, pack
+from fastlstm.model import Affine, Array, Dense, Layer, Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEADER_FLOATS = calls.HEADER_BYTES // 4
+
+
+class Compiled:
+    """What all streams of one Model share: machine code, packed weights, the first memory."""
+
+    def __init__(self, model: Model) -> None:
+        packed = pack([spec_of(model, k, layer) for k, layer in enumerate(model.layers)])
+        self.plan = packed.plan
+        self.weights = packed.weights
+        self.initial = aligned(HEADER_FLOATS + len(packed.memory))
+        self.initial[HEADER_FLOATS:] = packed.memory
+        header = self.initial[:HEADER_FLOATS].view(np.int64)
+        self.network = _network(packed.plan)
+        self.calls = calls.compiled_calls()
+        for word, value in (
+            (calls.NETWORK, self.network.address),
+            (calls.WEIGHTS, self.weights.ctypes.data),
+            (calls.INPUTS, packed.plan.inputs),
+            (calls.OUTPUTS, packed.plan.outputs),
+            (calls.OUTPUT, packed.plan.output),
+            (calls.ARRAY_TYPE, id(np.ndarray)),
+            (calls.FLOAT_TYPE, id(float)),
+            (calls.FLOAT32, _float32_word()),
+        ):
+            header[word // 8] = value
+        self.digest = digest_of(model)
+        # Where the state vectors lie after an even and after an odd number of steps, as slices.
+        self.states = tuple(
+            (
+                _state_place(packed.plan, s.layer, s.name, 1, s.size),
+                _state_place(packed.plan, s.layer, s.name, 0, s.size),
+            )
+            for s in model.states
+        )
+
+
+_lock = threading.Lock()
+_models: WeakKeyDictionary[Model, Compiled] = WeakKeyDictionary()
+
+
+def compiled(model: Model) -> Compiled:
+    # One thread compiles at a time: Numba's dispatchers are shared by all.
+    with _lock:
+        if model not in _models:
+            _models[model] = Compiled(model)
+        return _models[model]
+
+
+@cache
+def _network(plan: Plan) -> Any:
+    return compile_network(plan)
+
+
+def spec_of(model: Model, position: int, layer: Layer) -> Spec:
+    initial = tuple(s.initial for s in model.states if s.layer == position)
+    arrays = dict(layer.arrays)
+    sizes = (layer.input_size, layer.output_size)
+    if isinstance(layer, Dense):
+        arrays.setdefault("bias", np.zeros(layer.output_size, np.float32))
+        return Spec("Dense", *sizes, arrays, layer.activation)
+    if isinstance(layer, Affine):
+        return Spec("Affine", *sizes, arrays)
+    zeros = np.zeros(len(layer.weight_ih_l0), np.float32)
+    arrays.setdefault("bias_ih_l0", zeros)
+    arrays.setdefault("bias_hh_l0", zeros)
+    nonlinearity = layer.options.get("nonlinearity", "linear")
+    return Spec(layer.kind, *sizes, arrays, nonlinearity, initial)
+
+
+def _state_place(plan: Plan, layer: int, name: str, parity: int, size: int) -> slice:
+    where = plan.layers[layer]
+    start = HEADER_FLOATS + (where.result[parity] if name == "h" else where.cell)
+    return slice(start, start + size)
+
+
+def digest_of(model: Model) -> bytes:
+    """16 bytes that tell one model's weights and structure from another's, on any machine."""
+    sha = hashlib.sha256()
+    for layer in model.layers:
+        sha.update(f"{layer!r} ".encode())
+        for name, array in sorted(layer.arrays.items()):
+            sha.update(f"{name} {array.shape} ".encode() + array.astype("<f4").tobytes())
+    return sha.digest()[:16]
+
+
+def calls_by_address(code: Compiled) -> tuple[Callable[..., int], Callable[..., int]]:
+    """`push` and `step` for a Python build whose arrays the kernels cannot read themselves."""
+    inputs, outputs = code.plan.inputs, code.plan.outputs
+
+    def step(x: Any, memory: Array, y: Array) -> int:
+        if type(x) is not np.ndarray or x.dtype != np.float32 or x.shape != (inputs,):
+            return calls.NOT_PLAIN
+        if not np.isfinite(x).all():
+            return calls.NOT_FINITE
+        x = np.ascontiguousarray(x)
+        return code.calls.run(memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1)
+
+    def push(x: Any, memory: Array) -> int:
+        return step(x, memory, np.empty(outputs, np.float32))
+
+    return push, step
+
+
+def _word(address: int) -> int:
+    return ctypes.c_int64.from_address(address).value
+
+
+def _float32_word() -> int:
+    """What tells float32 from other dtypes; unpickled arrays have a dtype object of their own."""
+    dtype = id(np.dtype(np.float32)) + calls.OBJECT_HEADER + calls.DTYPE_WORD
+    return _word(dtype) & calls.DTYPE_MASK
+
+
+@cache
+def fields_are_known() -> bool:
+    """Whether arrays and floats of this Python build lie in memory as the kernels read them."""
+    array = np.zeros(3, np.float32)
+    value = 1.5
+    fields = id(array) + calls.OBJECT_HEADER
+
+    return (
+        _word(fields - 8) == id(np.ndarray)
+        and _word(fields + calls.DATA) == array.ctypes.data
+        and _word(fields + calls.NDIM) & 0xFFFFFFFF == 1
+        and _word(_word(fields + calls.DIMENSIONS)) == 3
+        and _word(_word(fields + calls.STRIDES)) == 4
+        and _word(fields + calls.DTYPE) == id(np.dtype(np.float32))
+        # The characters of its kind, type and byte order, and 11, the type number of float32.
+        and _float32_word() == int.from_bytes(b"ff=", "little") | 11 << 32
+        and _word(id(value) + calls.OBJECT_HEADER - 8) == id(float)
+        and ctypes.c_double.from_address(id(value) + calls.OBJECT_HEADER).value == value
+    )
