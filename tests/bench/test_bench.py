@@ -8,7 +8,7 @@ import pytest
 import cases
 from fastlstm import bench
 from fastlstm.bench.contenders import SEQUENCE, STEP, Contender
-from fastlstm.bench.timing import SINGLE_CALLS, Times, measure, ratios
+from fastlstm.bench.timing import SEQUENCE_CALLS, SINGLE_CALLS, Times, measure, ratios
 from fastlstm.roads import ROADS, Road, StreamSession
 
 
@@ -62,7 +62,10 @@ def test_rounds_are_interleaved_and_shuffled():
     names = "abcd"
     group = [contender(name, SEQUENCE, clock, 1, log) for name in names]
     measure(group, np.zeros((5, 1)), 20, clock=clock)
-    rounds = ["".join(log[k : k + 4]) for k in range(4, len(log), 4)]
+    # Each is called several times in its turn; the first turn of all is the warm-up.
+    turns = log[::SEQUENCE_CALLS]
+    assert log == [name for name in turns for _ in range(SEQUENCE_CALLS)]
+    rounds = ["".join(turns[k : k + 4]) for k in range(4, len(turns), 4)]
     assert len(rounds) == 20
     assert all(sorted(order) == list(names) for order in rounds)
     assert len(set(rounds)) > 5
