@@ -6,14 +6,13 @@ The target runs whole, one step at a time and in pieces, its state carried; the 
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from fastlstm import reference
+from fastlstm import reference, whole_file
 from fastlstm.errors import ExportError
 from fastlstm.verify import judge, truth
 
@@ -121,20 +120,8 @@ def check_place(path: str | Path) -> Path:
 
 
 def put(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: an older one there stays until the new one is complete."""
-    temporary = None
+    """Write a file whole or not at all; raises ExportError where that fails."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp gives 0600; an export is a file like any other, so the umask decides.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        whole_file.write(path, data)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise ExportError(f"{path}: cannot be written: {error.strerror or error}") from None

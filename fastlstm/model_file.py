@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
-from fastlstm import reference
+from fastlstm import reference, whole_file
 from fastlstm.errors import ModelError, ModelFileError
 from fastlstm.model import LAYERS, Layer, Model
 
@@ -37,22 +35,9 @@ def save(model: Model, path: str | Path) -> Path:
     path = Path(path)
     data = to_bytes(model)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        whole_file.write(path, data)
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp gives 0600; a model is a file like any other, so the umask decides.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from error
+        raise ModelFileError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
 
 

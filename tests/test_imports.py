@@ -46,7 +46,10 @@ RULES = {
     "fastlstm.errors": Rule((), ("numpy",)),
     "fastlstm.model": Rule(("errors",), ("numpy",)),
     "fastlstm.reference": Rule(("model",), ("numpy",)),
-    "fastlstm.model_file": Rule(("model", "errors", "reference"), ("numpy", "safetensors")),
+    "fastlstm.whole_file": Rule((), ()),
+    "fastlstm.model_file": Rule(
+        ("model", "errors", "reference", "whole_file"), ("numpy", "safetensors")
+    ),
     "fastlstm.kernels": Rule(("kernels",), ("numpy", "numba", "llvmlite")),
     "fastlstm.compiled": Rule(("model", "kernels"), ("numpy",)),
     "fastlstm.stream": Rule(("model", "kernels", "compiled", "errors"), ("numpy",)),
@@ -58,7 +61,8 @@ RULES = {
     "fastlstm.readers": Rule(("model", "errors", "reference", "readers"), ("numpy",)),
     "fastlstm.train": Rule(("model", "errors", "train"), ANYTHING),
     "fastlstm.export": Rule(
-        ("model", "verify", "reference", "errors", "export", "train.network"), ANYTHING
+        ("model", "verify", "reference", "errors", "whole_file", "export", "train.network"),
+        ANYTHING,
     ),
     "fastlstm.bench": Rule(ANYTHING, ANYTHING),
 }
