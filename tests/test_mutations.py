@@ -64,9 +64,9 @@ MUTATIONS = {
     ),
     "c forgotten on reset": (
         "stream.py",
-        "self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]",
+        "self._memory[HEADER_FLOATS:] = self._code.initial[HEADER_FLOATS:]",
         "kept = [self._memory[p].copy() for p in self._state_places()]; "
-        "self._memory[_HEADER_FLOATS:] = self._code.initial[_HEADER_FLOATS:]; "
+        "self._memory[HEADER_FLOATS:] = self._code.initial[HEADER_FLOATS:]; "
         "self._memory[self._state_places()[-1]] = kept[-1]",
     ),
     "reference gates swapped": (
