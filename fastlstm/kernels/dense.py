@@ -43,7 +43,7 @@ def softmax(y, outputs):
 
 
 @njit(**JIT)
-def dense_step(zero, inputs, outputs, groups, width, activation, weights, x, y):
+def dense_step(zero, inputs, outputs, groups, width, activation, ahead, weights, x, y):
     """Y = activation(weight @ x + bias) for many outputs, in groups of as many vectors as zero[0].
 
     weights: groups x [bias | input rows][vector of the group][width].
@@ -53,7 +53,7 @@ def dense_step(zero, inputs, outputs, groups, width, activation, weights, x, y):
     for group in range(groups):
         at = group * (1 + inputs) * stride
         z = load_many(vectors, weights, at)
-        z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
+        z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
         store_many(y, group * stride, z)
         for k in range(group * stride, (group + 1) * stride, width):
             store(y, k, activate(activation, load(vectors[0], y, k)))

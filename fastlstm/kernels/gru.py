@@ -20,7 +20,7 @@ from fastlstm.kernels.simd import (
 
 
 @njit(**JIT)
-def gru_step(zero, inputs, hidden, blocks, width, weights, x, h, h_new, odd):
+def gru_step(zero, inputs, hidden, blocks, width, ahead, weights, x, h, h_new, odd):
     """One step over every block of `width` units; the new h goes to `h_new`.
 
     weights: blocks x [bias r z n | bias n of the hidden half | inputs | hidden rows][gate][width].
@@ -38,9 +38,9 @@ def gru_step(zero, inputs, hidden, blocks, width, weights, x, h, h_new, odd):
         z_x = load_many(gates, weights, at)
         n_bias = load(tiny, weights, at + stride)
         at += stride + width
-        z_x = accumulate(zero, z_x, weights, at, stride, x, inputs)
+        z_x = accumulate(zero, z_x, weights, at, stride, x, inputs, ahead)
         start = (z_x[0], z_x[1], n_bias)
-        z_h = accumulate(zero, start, weights, at + inputs * stride, stride, h, hidden)
+        z_h = accumulate(zero, start, weights, at + inputs * stride, stride, h, hidden, ahead)
         r, renewed = sigmoid(z_h[0]), one_minus_sigmoid(z_h[1])
         n = tanh(fma(r, z_h[2], z_x[2]))
         # (1 - z) n + z h, as h + (1 - z) (n - h): a gate near 1 keeps all of its digits.

@@ -22,7 +22,7 @@ from fastlstm.kernels.simd import (
 
 
 @njit(**JIT)
-def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd):
+def lstm_step(zero, inputs, hidden, blocks, width, ahead, weights, x, h, c, h_new, odd):
     """One step over every block of `width` units; `c` is updated in place, h goes to `h_new`.
 
     weights: blocks x [bias | inputs | hidden rows][gate i f g o][width]. The weights stream once;
@@ -39,8 +39,8 @@ def lstm_step(zero, inputs, hidden, blocks, width, weights, x, h, c, h_new, odd)
         at = block * (1 + inputs + hidden) * stride
         unit = block * width
         z = load_many(gates, weights, at)
-        z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
-        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden)
+        z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
+        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden, ahead)
         i, g, o = sigmoid(z[0]), tanh(z[2]), sigmoid(z[3])
         # f c + i g, as c + (i g - (1 - f) c): a gate near 1 keeps all of its digits.
         forgotten = one_minus_sigmoid(z[1])

@@ -64,13 +64,8 @@ def _chain(first: Any, second: Any) -> Any:
 def _layer(plan: LayerPlan) -> Any:
     """One layer's step with its sizes and offsets as constants."""
     inputs, outputs, width, parts = plan.inputs, plan.outputs, plan.width, plan.parts
-    vectors, sets, activation, at, cell = (
-        plan.vectors,
-        plan.sets,
-        plan.activation,
-        plan.weights,
-        plan.cell,
-    )
+    vectors, sets, ahead, activation = plan.vectors, plan.sets, plan.ahead, plan.activation
+    at, cell = plan.weights, plan.cell
     source_even, source_odd = plan.source
     result_even, result_odd = plan.result
     padded = -(-inputs // ALIGNMENT) * ALIGNMENT
@@ -91,7 +86,7 @@ def _layer(plan: LayerPlan) -> Any:
             x, old, new = source(memory, parity), result(memory, 1 - parity), result(memory, parity)
             c = offset(memory, cell)
             w = offset(weights, at)
-            lstm_step(zero, inputs, outputs, parts, width, w, x, old, c, new, parity)
+            lstm_step(zero, inputs, outputs, parts, width, ahead, w, x, old, c, new, parity)
 
     elif plan.kind == "GRU":
 
@@ -100,7 +95,7 @@ def _layer(plan: LayerPlan) -> Any:
             zero = zero_sets(width, vectors, sets)
             x, old, new = source(memory, parity), result(memory, 1 - parity), result(memory, parity)
             w = offset(weights, at)
-            gru_step(zero, inputs, outputs, parts, width, w, x, old, new, parity)
+            gru_step(zero, inputs, outputs, parts, width, ahead, w, x, old, new, parity)
 
     elif plan.kind == "RNN":
 
@@ -109,7 +104,7 @@ def _layer(plan: LayerPlan) -> Any:
             zero = zero_sets(width, vectors, sets)
             x, old, new = source(memory, parity), result(memory, 1 - parity), result(memory, parity)
             w = offset(weights, at)
-            rnn_step(zero, inputs, outputs, parts, width, activation, w, x, old, new, parity)
+            rnn_step(zero, inputs, outputs, parts, width, activation, ahead, w, x, old, new, parity)
 
     elif plan.kind == "Affine":
 
@@ -135,6 +130,6 @@ def _layer(plan: LayerPlan) -> Any:
             zero = zero_sets(width, vectors, sets)
             x, y = source(memory, parity), result(memory, parity)
             w = offset(weights, at)
-            dense_step(zero, inputs, outputs, parts, width, activation, w, x, y)
+            dense_step(zero, inputs, outputs, parts, width, activation, ahead, w, x, y)
 
     return layer

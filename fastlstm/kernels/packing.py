@@ -23,6 +23,13 @@ ALIGNMENT = 16  # float32 in 64 bytes: a cache line, and the widest vector
 ACTIVATION = {"linear": LINEAR, "relu": RELU, "tanh": TANH, "sigmoid": SIGMOID, "softmax": SOFTMAX}
 # A Dense of up to this many outputs is a dot product each.
 DOT_OUTPUTS = 4
+# Weights that do not fit the first level of cache are asked for 2 KiB ahead of their use: the
+# processor's own prefetching leaves a fifth to a third of the second level's bandwidth unused.
+# Not so for a GRU, whose rows are three vectors: there it costs 5 % (docs/kernels.md).
+PREFETCH_ABOVE, PREFETCH_AHEAD = 16 * 1024, 512  # float32
+# Four accumulators of each vector hide the adder's latency; beyond these sizes two are as fast or
+# faster, and they are all that 16 registers hold beside the gates (docs/kernels.md).
+FOUR_SETS_UP_TO = {"LSTM": 1 << 30, "GRU": 64, "RNN": 48, "Dense": 48}
 
 
 class Spec(NamedTuple):
@@ -47,6 +54,7 @@ class LayerPlan:
     vectors: int  # vectors a row: gates of a block, or blocks of a group
     sets: int  # independent accumulators of each
     parts: int  # blocks, or groups
+    ahead: int  # how far ahead of the reading weights are prefetched, 0 for not at all
     activation: int
     weights: int  # where its weights begin
     source: tuple[int, int]  # where its input lies after an even and after an odd step
@@ -103,6 +111,7 @@ def pack(specs: Sequence[Spec]) -> Packed:
                 spec.inputs,
                 spec.outputs,
                 *shape,
+                PREFETCH_AHEAD if block.size > PREFETCH_ABOVE and spec.kind != "GRU" else 0,
                 ACTIVATION[spec.activation],
                 sum(map(len, weights)),
                 source,
@@ -152,9 +161,7 @@ def _shape(spec: Spec) -> _Shape:
         # As many blocks share a broadcast as can without adding idle ones.
         vectors = min(range(1, min(4, blocks) + 1), key=lambda v: (-(-blocks // v) * v, -v))
         parts = -(-blocks // vectors)
-    # Four accumulators hide the adder's latency where a sum is short; two are enough above, and
-    # all that 16 registers hold beside the gates.
-    sets = 4 if REGISTERS == 32 and spec.outputs <= 48 else 2
+    sets = 4 if REGISTERS == 32 and spec.outputs <= FOUR_SETS_UP_TO[spec.kind] else 2
     return _Shape(width, vectors, sets, parts)
 
 

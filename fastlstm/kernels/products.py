@@ -21,6 +21,7 @@ from fastlstm.kernels.simd import (
 )
 
 _INDEX = ir.IntType(64)
+CACHE_LINE = 16  # float32
 
 
 @intrinsic
@@ -145,11 +146,36 @@ def fold(typingctx, sums):
     return sums.dtype(sums), build
 
 
+@intrinsic
+def prefetch_rows(typingctx, sums, weights, place):
+    """Ask for the cache lines that `multiply_rows` with these `sums` would read at `place`."""
+    if not isinstance(sums, types.UniTuple) or not isinstance(sums.dtype, types.UniTuple):
+        return None
+    size = sums.count * sums.dtype.count * sums.dtype.dtype.width
+
+    def build(context, builder, signature, arguments):
+        _, weights, place = arguments
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        name = "llvm.prefetch.p0"
+        function = builder.module.globals.get(name)
+        if function is None:
+            kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+            function = ir.Function(builder.module, kind, name)
+        for k in range(0, size, CACHE_LINE):
+            line = builder.gep(weights, [builder.add(place, ir.Constant(_INDEX, k))])
+            # To read, into the first level, data.
+            builder.call(function, [builder.bitcast(line, byte), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(sums, POINTER, types.int64), build
+
+
 @njit(**JIT)
-def accumulate(zero, start, weights, row, stride, x, count):
+def accumulate(zero, start, weights, row, stride, x, count, ahead):
     """`start` + x[:count] @ weights: one row of `stride` float32 per value of x, from weights[row].
 
-    The order of additions depends on the sizes alone, so every caller gets the same bits.
+    The order of additions depends on the sizes alone, so every caller gets the same bits. Where
+    `ahead` is not 0, what lies that many float32 further on is asked for early.
     """
     sets = len(zero)
     one = (start,)
@@ -159,6 +185,8 @@ def accumulate(zero, start, weights, row, stride, x, count):
         done = count - count % sets
         many = with_first(zero, start)
         for k in range(0, done, sets):
+            if ahead > 0:
+                prefetch_rows(many, weights, row + k * stride + ahead)
             many = multiply_rows(many, weights, row + k * stride, x, k)
         one = (fold(many),)
     for k in range(done, count):

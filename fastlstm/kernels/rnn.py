@@ -10,7 +10,7 @@ from fastlstm.kernels.simd import JIT, TINY, flush_tiny, load, splat, store
 
 
 @njit(**JIT)
-def rnn_step(zero, inputs, hidden, groups, width, activation, weights, x, h, h_new, odd):
+def rnn_step(zero, inputs, hidden, groups, width, activation, ahead, weights, x, h, h_new, odd):
     """One step, in groups of as many blocks of `width` units as zero[0] has vectors.
 
     weights: groups x [bias | inputs | hidden rows][block of the group][width]. A group shares
@@ -23,8 +23,8 @@ def rnn_step(zero, inputs, hidden, groups, width, activation, weights, x, h, h_n
         group = n + odd * (groups - 1 - 2 * n)
         at = group * (1 + inputs + hidden) * stride
         z = load_many(vectors, weights, at)
-        z = accumulate(zero, z, weights, at + stride, stride, x, inputs)
-        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden)
+        z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
+        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden, ahead)
         store_many(h_new, group * stride, z)
         for k in range(group * stride, (group + 1) * stride, width):
             new = activate(activation, load(tiny, h_new, k))
