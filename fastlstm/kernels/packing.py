@@ -26,7 +26,7 @@ DOT_OUTPUTS = 4
 # Weights that do not fit the first level of cache are asked for 2 KiB ahead of their use: the
 # processor's own prefetching leaves a fifth to a third of the second level's bandwidth unused.
 # Not so for a GRU, whose rows are three vectors: there it costs 5 % (docs/kernels.md).
-PREFETCH_ABOVE, PREFETCH_AHEAD = 16 * 1024, 512  # float32
+PREFETCH_ABOVE, PREFETCH_AHEAD = 18 * 1024, 512  # float32
 # Four accumulators of each vector hide the adder's latency; beyond these sizes two are as fast or
 # faster, and they are all that 16 registers hold beside the gates (docs/kernels.md).
 FOUR_SETS_UP_TO = {"LSTM": 1 << 30, "GRU": 64, "RNN": 48, "Dense": 48}
