@@ -7,6 +7,7 @@ Gate order along the first axis of every weight: LSTM `i f g o`, GRU `r z n`.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
@@ -74,7 +75,7 @@ def _two_sizes(layer: str, name: str, array: Any) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class _Layer:
+class _Layer(ABC):
     """What all layers share; the concrete layers are the classes below."""
 
     # Names of the state vectors, in PyTorch's order.
@@ -86,12 +87,14 @@ class _Layer:
         return type(self).__name__
 
     @property
+    @abstractmethod
     def input_size(self) -> int:
-        raise NotImplementedError  # pragma: no cover - every concrete layer has its own
+        """Values that go in."""
 
     @property
+    @abstractmethod
     def output_size(self) -> int:
-        raise NotImplementedError  # pragma: no cover - every concrete layer has its own
+        """Values that come out."""
 
     @property
     def arrays(self) -> dict[str, Array]:
