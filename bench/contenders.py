@@ -25,7 +25,6 @@ class Contender:
     mode: str
     call: Callable[[Any], Any]
     reset: Callable[[], None]
-    road: Road
 
 
 def mode_of(road: Road) -> str:
@@ -43,4 +42,4 @@ def open_contender(road: Road, model: Model) -> Contender:
         stream = session.stream
         by_push = road.name == OURS[STEP]
         call = stream.run if not road.by_step else stream.push if by_push else stream.step
-    return Contender(road.name, mode_of(road), call, session.reset, road)
+    return Contender(road.name, mode_of(road), call, session.reset)

@@ -27,7 +27,7 @@ def contender(name, mode, clock, cost, log):
         log.append(name)
         clock.now += cost() if callable(cost) else cost
 
-    return Contender(name, mode, call, lambda: None, None)
+    return Contender(name, mode, call, lambda: None)
 
 
 def test_times_and_ratios_come_from_the_clock():
