@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from safetensors.numpy import save as to_safetensors
 
 from fastlstm import reference, whole_file
 from fastlstm.errors import ModelError, ModelFileError
-from fastlstm.model import LAYERS, Layer, Model
+from fastlstm.layers import LAYERS, Layer, build
+from fastlstm.model import Model
 
 FORMAT_VERSION = 1
 METADATA_KEY = "fastlstm"
@@ -148,30 +148,19 @@ def _build(document: dict[str, Any], tensors: Tensors) -> Model:
 
 def _layer(position: int, specification: Any, tensors: Tensors) -> Layer:
     kind = specification.get("kind") if isinstance(specification, dict) else None
-    if not isinstance(kind, str) or kind not in LAYERS:
+    if not isinstance(kind, str):
         raise ModelFileError(
             f"layer {position}: expected a kind among {', '.join(LAYERS)}, found {kind!r}"
         )
     options = {name: value for name, value in specification.items() if name != "kind"}
-    expected = [field.name for field in fields(LAYERS[kind]) if field.type == "str"]
-    if sorted(options) != sorted(expected):
-        raise ModelFileError(
-            f"layer {position} ({kind}): expected the options ({', '.join(expected) or 'none'}), "
-            f"found ({', '.join(sorted(options)) or 'none'})"
-        )
     prefix = f"layers.{position}."
     arrays: dict[str, Any] = {
         n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)
     }
     try:
-        return LAYERS[kind](**arrays, **options)
+        return build(kind, arrays, options)
     except ModelError as error:
         raise ModelFileError(f"layer {position}: {error}") from error
-    except TypeError:
-        raise ModelFileError(
-            f"layer {position} ({kind}): its tensors ({', '.join(sorted(arrays)) or 'none'}) are "
-            "not those of such a layer"
-        ) from None
 
 
 def _replay(model: Model, tensors: Tensors) -> None:

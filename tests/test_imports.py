@@ -44,11 +44,13 @@ RULES = {
     "fastlstm.cli_stream": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_tables": Rule(ANYTHING, ANYTHING),
     "fastlstm.errors": Rule((), ("numpy",)),
-    "fastlstm.model": Rule(("errors",), ("numpy",)),
+    "fastlstm.base_layer": Rule(("errors",), ("numpy",)),
+    "fastlstm.layers": Rule(("base_layer", "errors"), ("numpy",)),
+    "fastlstm.model": Rule(("layers", "errors"), ("numpy",)),
     "fastlstm.reference": Rule(("model",), ("numpy",)),
     "fastlstm.whole_file": Rule((), ()),
     "fastlstm.model_file": Rule(
-        ("model", "errors", "reference", "whole_file"), ("numpy", "safetensors")
+        ("model", "layers", "errors", "reference", "whole_file"), ("numpy", "safetensors")
     ),
     "fastlstm.kernels": Rule(("kernels",), ("numpy", "numba", "llvmlite")),
     "fastlstm.compiled": Rule(("model", "kernels"), ("numpy",)),

@@ -226,7 +226,7 @@ HOSTILE = {
     "float64 weights": (with_document(GOOD, widen), "layers.1.weight has the unexpected dtype F64"),
     "missing weight": (
         with_document(GOOD, drop("layers.0.weight_hh_l0")),
-        r"layer 0 \(LSTM\): its tensors",
+        r"layer 0: LSTM: the arrays",
     ),
     "missing bias": (with_document(GOOD, drop("layers.0.bias_hh_l0")), "bias_ih_l0 and bias_hh"),
     "extra tensor": (with_document(GOOD, add("other")), "belong to no layer: other"),
@@ -234,7 +234,7 @@ HOSTILE = {
     "layer too many": (with_document(GOOD, add("layers.2.scale")), "layers.2.scale"),
     "unknown option": (
         with_document(GOOD, option("stride", "2")),
-        r"layer 1 \(Dense\): expected the options \(activation\), found \(activation, stride\)",
+        r"layer 1: Dense: expected the options \(activation\), found \(activation, stride\)",
     ),
     "array as option": (with_document(GOOD, option("bias", None)), r"found \(activation, bias\)"),
     "option left out": (with_document(GOOD, without_activation), r"found \(none\)"),
