@@ -20,8 +20,9 @@ from fastlstm.errors import (
     ReaderError,
     SnapshotError,
     StreamBusyError,
+    UnsupportedError,
 )
-from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Model
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
 from fastlstm.model_file import load
 from fastlstm.readers.torch_module import read as from_torch
 from fastlstm.stream import Stream
@@ -34,6 +35,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Affine",
+    "Bidirectional",
     "Dense",
     "ExportError",
     "FastLSTMError",
@@ -46,6 +48,7 @@ __all__ = [
     "SnapshotError",
     "Stream",
     "StreamBusyError",
+    "UnsupportedError",
     "from_torch",
     "load",
     "reference",

@@ -35,6 +35,10 @@ class ExportError(FastLSTMError, RuntimeError):
     """An exported model does not compute what the reference computes, or could not be written."""
 
 
+class UnsupportedError(ExportError):
+    """A target or a road has no means to express a layer; the message names both."""
+
+
 class RecipeError(FastLSTMError, ValueError):
     """A training recipe has an unknown key or a value outside what is allowed."""
 

@@ -60,6 +60,12 @@ class Stream:
     def __init__(self, model: Model) -> None:
         if not isinstance(model, Model):
             raise ModelError(f"Stream: expected a fastlstm Model, found {type(model).__name__}")
+        if model.bidirectional:
+            raise ModelError(
+                "Stream: this model has a bidirectional layer, whose output at any step depends on "
+                "all samples to come, so it cannot follow a live sequence: run whole sequences "
+                "with Model.run"
+            )
         self._model = model
         self._code = compiled(model)
         self._memory = aligned(len(self._code.initial))

@@ -34,7 +34,7 @@ class Rule(NamedTuple):
     others: tuple[str, ...]
 
 
-RUNTIME = ("model", "reference", "model_file", "compiled", "stream", "verify", "errors", "kernels")
+RUNTIME = ("model", "layers", "reference", "model_file", "compiled", "stream", "verify", "errors", "kernels")
 # The first rule whose name is the module's or a package above it holds.
 RULES = {
     "fastlstm.__init__": Rule((*RUNTIME, "readers", "roads"), ()),
@@ -55,6 +55,7 @@ RULES = {
     "fastlstm.kernels": Rule(("kernels",), ("numpy", "numba", "llvmlite")),
     "fastlstm.compiled": Rule(("model", "kernels"), ("numpy",)),
     "fastlstm.stream": Rule(("model", "kernels", "compiled", "errors"), ("numpy",)),
+    "fastlstm.sequence": Rule(("model", "stream"), ("numpy",)),
     "fastlstm.verify": Rule(("model", "reference"), ("numpy",)),
     # The list of roads knows every runtime, but imports one only when that road is asked for.
     "fastlstm.roads": Rule(ANYTHING, ("numpy",)),
