@@ -34,7 +34,17 @@ class Rule(NamedTuple):
     others: tuple[str, ...]
 
 
-RUNTIME = ("model", "layers", "reference", "model_file", "compiled", "stream", "verify", "errors", "kernels")
+RUNTIME = (
+    "model",
+    "layers",
+    "reference",
+    "model_file",
+    "compiled",
+    "stream",
+    "verify",
+    "errors",
+    "kernels",
+)
 # The first rule whose name is the module's or a package above it holds.
 RULES = {
     "fastlstm.__init__": Rule((*RUNTIME, "readers", "roads"), ()),
