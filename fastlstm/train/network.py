@@ -224,6 +224,8 @@ def _twin(layer: hub.Layer) -> nn.Module:
     options: dict[str, Any] = dict(layer.options)
     if isinstance(layer, hub.Dense):
         return Dense(layer.input_size, layer.output_size, bias=layer.bias is not None, **options)
+    if options.pop("reset", "after") != "after":
+        raise ModelError("Network: expected reset 'after', as nn.GRU has it, found 'before'")
     options["bias"] = layer.bias_ih_l0 is not None
     module = _KINDS[layer.kind](layer.input_size, layer.hidden_size, batch_first=True, **options)
     for name in layer.state_names:
