@@ -1,11 +1,11 @@
 """The nn.Module twin of Model: the same layers, parameter names, shapes and gate order, trainable.
 
-Built on nn.LSTM and kin, so that a GPU runs them on cuDNN. It must never import the trainer.
+Its recurrent layers are in cells.py. It must never import the trainer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,73 +13,19 @@ from torch import Tensor, nn
 
 from fastlstm import model as hub
 from fastlstm.errors import ModelError
+from fastlstm.train.cells import (
+    GRU,
+    LSTM,
+    REVERSE,
+    RNN,
+    LoopedGRU,
+    LoopedLSTM,
+    Recurrent,
+    States,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-
-States: TypeAlias = tuple[Tensor, ...]
-
-
-class _Recurrent(nn.RNNBase):
-    """One layer of nn.LSTM, nn.GRU or nn.RNN with its state as flat (batch, H) tensors."""
-
-    state_names: tuple[str, ...] = ("h",)
-
-    def learn_initial_state(self) -> None:
-        """Make the initial state a parameter: h0 (and c0), each (H,), zeros to begin with."""
-        for name in self.state_names:
-            self.register_parameter(f"{name}0", nn.Parameter(torch.zeros(self.hidden_size)))
-
-    def initial(self, x: Tensor) -> States:
-        """The state before the first step, one row for each sequence of x (batch, time, I)."""
-        learned = (getattr(self, f"{name}0", None) for name in self.state_names)
-        return tuple(
-            x.new_zeros(x.size(0), self.hidden_size)
-            if vector is None
-            else vector.expand(x.size(0), self.hidden_size)
-            for vector in learned
-        )
-
-    def weights(self) -> list[Tensor]:
-        """The layer's weights in the one order that torch.lstm and its kin take."""
-        return [weight for weight in self._flat_weights if weight is not None]
-
-    def settings(self) -> tuple[bool, int, float, bool, bool, bool]:
-        """The trailing arguments that torch.lstm, torch.gru and torch.rnn_* share."""
-        return self.bias, 1, 0.0, self.training, False, True
-
-
-class LSTM(_Recurrent, nn.LSTM):
-    """The twin of fastlstm.model.LSTM."""
-
-    state_names = ("h", "c")
-
-    def forward(self, x: Tensor, state: States) -> tuple[Tensor, States]:  # type: ignore[override]
-        """Over x (batch, time, I), from h and c (batch, H): y (batch, time, H), new h and c."""
-        hx = [vector.unsqueeze(0).contiguous() for vector in state]
-        y, h, c = torch.lstm(x, hx, self.weights(), *self.settings())
-        return y, (h.squeeze(0), c.squeeze(0))
-
-
-class GRU(_Recurrent, nn.GRU):
-    """The twin of fastlstm.model.GRU."""
-
-    def forward(self, x: Tensor, state: States) -> tuple[Tensor, States]:  # type: ignore[override]
-        """Over x (batch, time, I), from h (batch, H): y (batch, time, H), new h."""
-        h = state[0].unsqueeze(0).contiguous()
-        y, h = torch.gru(x, h, self.weights(), *self.settings())
-        return y, (h.squeeze(0),)
-
-
-class RNN(_Recurrent, nn.RNN):
-    """The twin of fastlstm.model.RNN."""
-
-    def forward(self, x: Tensor, state: States) -> tuple[Tensor, States]:  # type: ignore[override]
-        """Over x (batch, time, I), from h (batch, H): y (batch, time, H), new h."""
-        h = state[0].unsqueeze(0).contiguous()
-        run = torch.rnn_relu if self.nonlinearity == "relu" else torch.rnn_tanh
-        y, h = run(x, h, self.weights(), *self.settings())
-        return y, (h.squeeze(0),)
 
 
 class Dense(nn.Linear):
@@ -146,15 +92,20 @@ class Network(nn.Module):
         """A network with random weights.
 
         Each entry of `layers` has a `kind`: LSTM, GRU or RNN with `hidden_size` (and `bias`,
+        `bidirectional`; an LSTM's `proj_size`, `peephole`; a GRU's `reset`; an RNN's
         `nonlinearity`); Dense with `output_size` (and `bias`, `activation`); Affine with `scale`
         and `shift`. A layer's input size is what the one before it puts out.
+
+        Layers that nn.LSTM, nn.GRU and nn.RNN know run in these, on cuDNN where there is a GPU.
+        Peepholes, reset "before" and a proj_size not below hidden_size are loops in plain torch
+        operations, which are slower.
         """
         built: list[nn.Module] = []
         size = input_size
         for entry in layers:
             options = {name: value for name, value in entry.items() if name != "kind"}
             layer, size = _build(entry["kind"], size, options)
-            if learned_initial_state and isinstance(layer, _Recurrent):
+            if learned_initial_state and isinstance(layer, Recurrent):
                 layer.learn_initial_state()
             built.append(layer)
         return cls(built, dropout)
@@ -177,7 +128,7 @@ class Network(nn.Module):
 
     def initial_state(self, x: Tensor) -> States:
         """The state before the first step of each sequence in x (batch, time, input_size)."""
-        recurrent = (layer for layer in self.layers if isinstance(layer, _Recurrent))
+        recurrent = (layer for layer in self.layers if isinstance(layer, Recurrent))
         return tuple(vector for layer in recurrent for vector in layer.initial(x))
 
     def forward(self, x: Tensor, state: States | None = None) -> tuple[Tensor, States]:
@@ -190,8 +141,8 @@ class Network(nn.Module):
         after: States = ()
         last = len(self.layers) - 1
         for position, layer in enumerate(self.layers):
-            if isinstance(layer, _Recurrent):
-                count = len(layer.state_names)
+            if isinstance(layer, Recurrent):
+                count = len(layer.vectors) * len(layer.directions)
                 x, new = layer(x, before[len(after) : len(after) + count])
                 after += new
                 if self.dropout and position < last:
@@ -201,54 +152,82 @@ class Network(nn.Module):
         return x, after
 
 
-_KINDS: dict[str, Callable[..., _Recurrent]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+def _recurrent(kind: str, input_size: int, hidden_size: int, **options: Any) -> Recurrent:
+    """One recurrent layer with random weights: the library's, or a loop where it has none."""
+    if kind == "RNN":
+        return RNN(input_size, hidden_size, batch_first=True, **options)
+    if kind == "GRU":
+        reset = options.pop("reset", "after")
+        if reset not in hub.RESETS:
+            raise ModelError(f"GRU.reset: expected one of {', '.join(hub.RESETS)}, found {reset!r}")
+        if reset == "before":
+            return LoopedGRU(input_size, hidden_size, **options)
+        return GRU(input_size, hidden_size, batch_first=True, **options)
+    peephole, projected = options.pop("peephole", False), options.get("proj_size", 0)
+    # torch tells a projection from the sizes of h and c, so it takes only smaller ones.
+    if peephole or projected >= hidden_size:
+        return LoopedLSTM(input_size, hidden_size, peephole=peephole, **options)
+    return LSTM(input_size, hidden_size, batch_first=True, **options)
 
 
 def _build(kind: str, input_size: int, options: dict[str, Any]) -> tuple[nn.Module, int]:
     """One layer with random weights, and its output size."""
-    if kind in _KINDS:
-        recurrent = _KINDS[kind](input_size, batch_first=True, **options)
-        return recurrent, recurrent.hidden_size
+    if kind in ("LSTM", "GRU", "RNN"):
+        recurrent = _recurrent(kind, input_size, **options)
+        return recurrent, recurrent.output_size
     if kind == "Dense":
         dense = Dense(input_size, **options)
         return dense, dense.out_features
     if kind == "Affine":
         return Affine(**options), input_size
-    raise ModelError(f"expected a kind among {', '.join(hub.LAYERS)}, found {kind!r}")
+    kinds = ", ".join(name for name in hub.LAYERS if name != "Bidirectional")
+    raise ModelError(f"expected a kind among {kinds}, found {kind!r}")
 
 
 def _twin(layer: hub.Layer) -> nn.Module:
     """A module of the layer's kind, sizes and settings; its weights are still to be copied."""
     if isinstance(layer, hub.Affine):
         return Affine(layer.scale, layer.shift)
-    options: dict[str, Any] = dict(layer.options)
     if isinstance(layer, hub.Dense):
-        return Dense(layer.input_size, layer.output_size, bias=layer.bias is not None, **options)
-    if options.pop("reset", "after") != "after":
-        raise ModelError("Network: expected reset 'after', as nn.GRU has it, found 'before'")
-    options["bias"] = layer.bias_ih_l0 is not None
-    module = _KINDS[layer.kind](layer.input_size, layer.hidden_size, batch_first=True, **options)
-    for name in layer.state_names:
-        if f"{name}0" in layer.arrays:
-            module.register_parameter(f"{name}0", nn.Parameter(torch.zeros(layer.hidden_size)))
+        bias = layer.bias is not None
+        return Dense(layer.input_size, layer.output_size, layer.activation, bias)
+    both = isinstance(layer, hub.Bidirectional)
+    half = layer.forward if isinstance(layer, hub.Bidirectional) else layer
+    options: dict[str, Any] = {**half.options, "bidirectional": both}
+    arrays = {name.removesuffix(REVERSE) for name in layer.arrays}
+    options["bias"] = "bias_ih_l0" in arrays
+    if half.kind == "LSTM":
+        options["proj_size"] = half.output_size if "weight_hr_l0" in arrays else 0
+        options["peephole"] = "peephole_l0" in arrays
+    module = _recurrent(half.kind, half.input_size, half.hidden_size, **options)
+    for name, parameter in module.named_parameters():
+        # One half may lack what the other has: this is what does nothing in its place.
+        nn.init.eye_(parameter) if "weight_hr" in name else nn.init.zeros_(parameter)
+    for name, size in module.state_sizes():
+        if name in layer.arrays:
+            module.register_parameter(name, nn.Parameter(torch.zeros(size)))
     return module
 
 
 def _arrays(module: nn.Module) -> hub.Layer:
     """The module as a layer of the Model."""
+    # A subclass may compute anything, and the Model would not.
+    if type(module) not in (LSTM, GRU, RNN, LoopedLSTM, LoopedGRU, Dense, Affine):
+        raise ModelError(
+            "Network: expected a layer of this file or of cells.py, as from_sizes makes them, "
+            f"found {type(module).__name__}"
+        )
     arrays = {
         name: tensor.detach().to("cpu", torch.float32).numpy()
         for name, tensor in module.state_dict().items()
     }
-    kind = type(module).__name__
-    if kind not in hub.LAYERS or type(module).__module__ != __name__:
-        raise ModelError(
-            f"Network: expected a layer of this file ({', '.join(hub.LAYERS)}), "
-            f"found {type(module).__name__}"
-        )
     options = {
         name: getattr(module, name)
-        for name in ("nonlinearity", "activation")
+        for name in ("nonlinearity", "activation", "reset")
         if isinstance(getattr(module, name, None), str)
     }
-    return hub.LAYERS[kind](**arrays, **options)
+    kind = module.kind if isinstance(module, Recurrent) else type(module).__name__
+    if isinstance(module, Recurrent) and module.bidirectional:
+        return hub.Bidirectional.from_arrays(arrays, cell=kind, **options)
+    layer: Any = hub.LAYERS[kind]
+    return layer(**arrays, **options)

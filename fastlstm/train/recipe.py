@@ -10,24 +10,21 @@ import tomllib
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
 from fastlstm.errors import RecipeError
+from fastlstm.train.recipe_layers import LAYERS, AtLeast0, AtLeast1, LayerTable, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-AtLeast0 = Annotated[int, Field(ge=0)]
-AtLeast1 = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Columns = Annotated[
@@ -37,12 +34,7 @@ Columns = Annotated[
 ]
 
 
-class _Table(BaseModel):
-    # strict: "16" is no number and true is no 1, so that a typo is not read as something else.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Split(_Table):
+class Split(Table):
     """The fractions of the series, in the order of time, that each part gets; they add up to 1."""
 
     train: Fraction = 0.7
@@ -59,7 +51,7 @@ class Split(_Table):
         return self
 
 
-class Generator(_Table):
+class Generator(Table):
     """A series made on the spot: a sum of two sines, or the Mackey-Glass equation."""
 
     kind: Literal["sine", "mackey_glass"]
@@ -68,7 +60,7 @@ class Generator(_Table):
     seed: AtLeast0 = 0
 
 
-class SeriesTable(_Table):
+class SeriesTable(Table):
     """Where the series comes from, which columns are read, and how it is split and scaled."""
 
     path: str | None = None
@@ -90,7 +82,7 @@ class SeriesTable(_Table):
         return self
 
 
-class Windows(_Table):
+class Windows(Table):
     """How the training part is cut: at every step of a window the network predicts `horizon` ahead.
 
     The first `warm_up` steps of a window carry no loss: there the state is still settling.
@@ -110,44 +102,7 @@ class Windows(_Table):
         return self
 
 
-class RecurrentLayer(_Table):
-    """An LSTM or GRU layer."""
-
-    kind: Literal["LSTM", "GRU"]
-    hidden_size: AtLeast1
-    bias: bool = True
-
-
-class ElmanLayer(_Table):
-    """An RNN layer."""
-
-    kind: Literal["RNN"]
-    hidden_size: AtLeast1
-    nonlinearity: Literal["tanh", "relu"] = "tanh"
-    bias: bool = True
-
-
-class DenseLayer(_Table):
-    """A Dense layer."""
-
-    kind: Literal["Dense"]
-    output_size: AtLeast1
-    activation: Literal["linear", "relu", "tanh", "sigmoid", "softmax"] = "linear"
-    bias: bool = True
-
-
-LayerTable: TypeAlias = Annotated[
-    RecurrentLayer | ElmanLayer | DenseLayer, Field(discriminator="kind")
-]
-_LAYERS: dict[str, type[_Table]] = {
-    "LSTM": RecurrentLayer,
-    "GRU": RecurrentLayer,
-    "RNN": ElmanLayer,
-    "Dense": DenseLayer,
-}
-
-
-class NetworkTable(_Table):
+class NetworkTable(Table):
     """The layers between the scalings, in order; the last one puts out the target columns."""
 
     layers: tuple[LayerTable, ...] = Field(strict=False, min_length=1)
@@ -155,7 +110,7 @@ class NetworkTable(_Table):
     learned_initial_state: bool = False
 
 
-class Optimiser(_Table):
+class Optimiser(Table):
     """How the weights move."""
 
     name: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"] = "adam"
@@ -164,7 +119,7 @@ class Optimiser(_Table):
     schedule: Literal["constant", "cosine"] = "constant"
 
 
-class Training(_Table):
+class Training(Table):
     """How long, in what portions, and when to stop. `gradient_clip` 0 clips nothing.
 
     `level_shift` moves each training window, inputs and targets alike, up or down by a random
@@ -184,7 +139,7 @@ class Training(_Table):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """One training run, whole: the same recipe and series give the same model."""
 
     name: str
@@ -195,7 +150,7 @@ class Recipe(_Table):
     training: Training = Training()
 
 
-_TABLES: dict[str, type[_Table]] = {
+_TABLES: dict[str, type[Table]] = {
     "series": SeriesTable,
     "series.generator": Generator,
     "series.split": Split,
@@ -318,7 +273,7 @@ def _fault(fault: Any) -> str:
         return f"{key} is missing; it has no default, so write it into the recipe"
     if fault["type"].startswith("union_tag"):
         found = fault["input"].get("kind") if isinstance(fault["input"], dict) else fault["input"]
-        return _choice(f"{key}.kind", found, _LAYERS)
+        return _choice(f"{key}.kind", found, LAYERS)
     if fault["type"] == "literal_error":
         allowed = [
             part.strip("'") for part in fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
@@ -336,7 +291,7 @@ def _holds(outer: tuple[Any, ...], inner: tuple[Any, ...]) -> bool:
 
 def _is_tag(location: tuple[Any, ...], k: int) -> bool:
     """Whether this is a layer's kind: pydantic puts it into the path, though no key is so named."""
-    return k > 0 and isinstance(location[k - 1], int) and location[k] in _LAYERS
+    return k > 0 and isinstance(location[k - 1], int) and location[k] in LAYERS
 
 
 def _home(key: Any) -> str:
@@ -363,12 +318,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _table_at(location: tuple[Any, ...]) -> type[_Table]:
+def _table_at(location: tuple[Any, ...]) -> type[Table]:
     """The table that the path of a complaint leads into."""
     if not location:
         return Recipe
     if _is_tag(location, len(location) - 1):
-        return _LAYERS[location[-1]]
+        return LAYERS[location[-1]]
     return _TABLES[".".join(location)]
 
 
