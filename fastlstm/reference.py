@@ -10,17 +10,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Layer, Model
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Layer, Model
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
-States: TypeAlias = list[tuple[Floats, ...]]
+State: TypeAlias = tuple[Floats, ...]
+OneWay: TypeAlias = LSTM | GRU | RNN | Dense | Affine
 
 
 class Result(NamedTuple):
     """Outputs (time, output_size), and the state after the last step in Model.states' order."""
 
     output: Floats
-    state: tuple[Floats, ...]
+    state: State
 
 
 def sigmoid(x: Floats) -> Floats:
@@ -37,24 +38,47 @@ def softmax(x: Floats) -> Floats:
 
 
 def lstm_step(
-    x: Floats, h: Floats, c: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b_hh: Floats
+    x: Floats,
+    h: Floats,
+    c: Floats,
+    w_ih: Floats,
+    w_hh: Floats,
+    b_ih: Floats,
+    b_hh: Floats,
+    peephole: Floats,
+    w_hr: Floats | None = None,
 ) -> tuple[Floats, Floats]:
-    """One LSTM step: x (I,), h and c (H,) -> the new h and c. Equations of `torch.nn.LSTM`."""
+    """One LSTM step: x (I,), h (P,) and c (H,) -> the new h and c. P is H without a projection.
+
+    Equations of `torch.nn.LSTM`, with the peepholes of ONNX's: (3H,) in the order i f o.
+    """
     i, f, g, o = np.split(w_ih @ x + b_ih + w_hh @ h + b_hh, 4)
-    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    h = sigmoid(o) * np.tanh(c)
-    return h, c
+    p_i, p_f, p_o = np.split(peephole, 3)
+    c_new = sigmoid(f + p_f * c) * c + sigmoid(i + p_i * c) * np.tanh(g)
+    h = sigmoid(o + p_o * c_new) * np.tanh(c_new)
+    return h if w_hr is None else w_hr @ h, c_new
 
 
 def gru_step(
-    x: Floats, h: Floats, w_ih: Floats, w_hh: Floats, b_ih: Floats, b_hh: Floats
+    x: Floats,
+    h: Floats,
+    w_ih: Floats,
+    w_hh: Floats,
+    b_ih: Floats,
+    b_hh: Floats,
+    *,
+    reset: str,
 ) -> Floats:
-    """One GRU step: x (I,), h (H,) -> the new h. Equations of `torch.nn.GRU`."""
+    """One GRU step: x (I,), h (H,) -> the new h. Equations of `torch.nn.GRU` for reset "after"."""
     r_x, z_x, n_x = np.split(w_ih @ x + b_ih, 3)
     r_h, z_h, n_h = np.split(w_hh @ h + b_hh, 3)
     r = sigmoid(r_x + r_h)
     z = sigmoid(z_x + z_h)
-    n = np.tanh(n_x + r * n_h)
+    if reset == "before":
+        w_hn, b_hn = np.split(w_hh, 3)[2], np.split(b_hh, 3)[2]
+        n = np.tanh(n_x + w_hn @ (r * h) + b_hn)
+    else:
+        n = np.tanh(n_x + r * n_h)
     return (1 - z) * n + z * h
 
 
@@ -95,17 +119,17 @@ def affine_step(x: Floats, scale: Floats, shift: Floats) -> Floats:
 class _Lifted:
     """A layer with its arrays lifted to the working precision, absent biases as zeros."""
 
-    def __init__(self, layer: Layer, dtype: type) -> None:
+    def __init__(self, layer: OneWay, dtype: type) -> None:
         self.layer = layer
         self.arrays: list[Floats] = [a.astype(dtype) for a in _ordered(layer)]
 
-    def step(self, x: Floats, state: tuple[Floats, ...]) -> tuple[Floats, tuple[Floats, ...]]:
+    def step(self, x: Floats, state: State) -> tuple[Floats, State]:
         match self.layer:
             case LSTM():
                 h, c = lstm_step(x, *state, *self.arrays)
                 return h, (h, c)
-            case GRU():
-                h = gru_step(x, *state, *self.arrays)
+            case GRU(reset=reset):
+                h = gru_step(x, *state, *self.arrays, reset=reset)
                 return h, (h,)
             case RNN(nonlinearity=nonlinearity):
                 h = rnn_step(x, *state, *self.arrays, nonlinearity=nonlinearity)
@@ -116,19 +140,41 @@ class _Lifted:
                 return affine_step(x, *self.arrays), ()
 
 
-def _ordered(layer: Layer) -> list[Floats]:
+def _ordered(layer: OneWay) -> list[Floats]:
     """The layer's arrays in the order of its step function's arguments."""
     match layer:
         case LSTM() | GRU() | RNN():
             zeros = np.zeros(layer.weight_ih_l0.shape[0], np.float32)
             b_ih = zeros if layer.bias_ih_l0 is None else layer.bias_ih_l0
             b_hh = zeros if layer.bias_hh_l0 is None else layer.bias_hh_l0
-            return [layer.weight_ih_l0, layer.weight_hh_l0, b_ih, b_hh]
+            arrays: list[Floats] = [layer.weight_ih_l0, layer.weight_hh_l0, b_ih, b_hh]
+            if isinstance(layer, LSTM):
+                no_peephole = np.zeros(3 * layer.hidden_size, np.float32)
+                arrays.append(no_peephole if layer.peephole_l0 is None else layer.peephole_l0)
+                if layer.weight_hr_l0 is not None:
+                    arrays.append(layer.weight_hr_l0)
+            return arrays
         case Dense():
             zeros = np.zeros(layer.output_size, np.float32)
             return [layer.weight, zeros if layer.bias is None else layer.bias]
         case Affine():
             return [layer.scale, layer.shift]
+
+
+def _run_layer(layer: Layer, x: Floats, dtype: type) -> Result:
+    """One layer over a whole sequence: x (time, I) -> (time, O), and its state at the end."""
+    if isinstance(layer, Bidirectional):
+        forward = _run_layer(layer.forward, x, dtype)
+        backward = _run_layer(layer.backward, x[::-1], dtype)
+        y = np.concatenate([forward.output, backward.output[::-1]], axis=1)
+        # The backward half ends at the first sample, so that is where its state is from.
+        return Result(y, forward.state + backward.state)
+    lifted = _Lifted(layer, dtype)
+    state: State = tuple(s.initial.astype(dtype) for s in layer.states)
+    output: Floats = np.empty((len(x), layer.output_size), dtype)
+    for t, value in enumerate(x):
+        output[t], state = lifted.step(value, state)
+    return Result(output, state)
 
 
 def run(model: Model, x: Any, dtype: type = np.float64) -> Floats:
@@ -147,17 +193,12 @@ def run_with_state(model: Model, x: Any, dtype: type = np.float64) -> Result:
         raise ValueError(
             f"reference.run: expected x of shape (time, {model.input_size}), found {x.shape}"
         )
-    layers = [_Lifted(layer, dtype) for layer in model.layers]
-    state: States = [
-        tuple(s.initial.astype(dtype) for s in model.states if s.layer == k)
-        for k in range(len(layers))
-    ]
-    y: Floats = np.empty((len(x), model.output_size), dtype)
-    for t, value in enumerate(x):
-        for k, layer in enumerate(layers):
-            value, state[k] = layer.step(value, state[k])
-        y[t] = value
-    return Result(y, tuple(vector for vectors in state for vector in vectors))
+    state: State = ()
+    # Layer by layer: a bidirectional one needs all that the layer before it puts out.
+    for layer in model.layers:
+        x, end = _run_layer(layer, x, dtype)
+        state += end
+    return Result(x, state)
 
 
 def check_input(model: Model, steps: int, seed: int = 0) -> NDArray[np.float32]:
