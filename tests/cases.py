@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Layer, Model
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Layer, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+    from fastlstm.layers import Recurrent
 
 Array = NDArray[np.float32]
 
@@ -34,30 +37,48 @@ def recurrent(
     gain: float = 1.0,
     initial: bool = False,
     nonlinearity: str = "tanh",
-) -> Layer:
+    projection: int = 0,
+    peephole: bool = False,
+    reset: str = "after",
+) -> Recurrent:
     """A layer with weights as PyTorch draws them, uniform in +-1 / sqrt(hidden).
 
     `gain` enlarges the input weights and the biases, which saturates the gates; enlarged hidden
     weights would make the network chaotic, and then no two roundings stay together.
+    `projection` is the size of an LSTM's output, 0 for none.
     """
     rng = np.random.default_rng([seed, inputs, hidden])
     rows, hidden_limit = GATES[kind] * hidden, hidden**-0.5
     limit = gain * hidden_limit
     arrays = {
         "weight_ih_l0": uniform(rng, rows, inputs, limit=limit),
-        "weight_hh_l0": uniform(rng, rows, hidden, limit=hidden_limit),
+        "weight_hh_l0": uniform(rng, rows, projection or hidden, limit=hidden_limit),
     }
     if bias:
         arrays["bias_ih_l0"] = uniform(rng, rows, limit=limit)
         arrays["bias_hh_l0"] = uniform(rng, rows, limit=limit)
     if initial:
-        for name in ("h0", "c0") if kind == "LSTM" else ("h0",):
-            arrays[name] = uniform(rng, hidden)
+        arrays["h0"] = uniform(rng, projection or hidden)
+        if kind == "LSTM":
+            arrays["c0"] = uniform(rng, hidden)
+    if projection:
+        arrays["weight_hr_l0"] = uniform(rng, projection, hidden, limit=hidden_limit)
+    if peephole:
+        arrays["peephole_l0"] = uniform(rng, 3 * hidden, limit=hidden_limit)
     if kind == "LSTM":
         return LSTM(**arrays)
     if kind == "GRU":
-        return GRU(**arrays)
+        return GRU(**arrays, reset=reset)
     return RNN(**arrays, nonlinearity=nonlinearity)
+
+
+def bidirectional(
+    kind: str, inputs: int, hidden: int, *, seed: int = 0, **options: Any
+) -> Bidirectional:
+    """Two layers of `recurrent` with weights of their own, over a sequence in both directions."""
+    return Bidirectional(
+        *(recurrent(kind, inputs, hidden, seed=2 * seed + k, **options) for k in range(2))
+    )
 
 
 def dense(inputs: int, outputs: int, activation: str = "linear", *, bias: bool = True) -> Dense:
