@@ -5,7 +5,6 @@ Nothing imports this package but the command line; it may import anything.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm import reference
-from fastlstm.model import LSTM, Dense, Model
 from fastlstm.roads import ROADS, Road
-from fastlstm.verify import Row as Verdict
-from fastlstm.verify import truth, try_road
+from fastlstm.verify import truth
 
 from . import machine
-from .contenders import OURS, Contender, mode_of, open_contender
+from .contenders import OURS, Contender, checked, mode_of, one_thread, refusal
+from .models import lstm_models
 from .timing import Times, measure, ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fastlstm.model import Model
 
 SCHEMA = "fastlstm-bench-1"
 CHECK_STEPS = 300
@@ -67,33 +67,12 @@ class Result:
         }
 
 
-def lstm_models(hidden_sizes: Iterable[int]) -> dict[str, Model]:
-    """One LSTM layer with one input and a Dense to one output, for each hidden size."""
-    return {f"LSTM 1x{hidden}": _lstm_model(hidden) for hidden in hidden_sizes}
-
-
-def _lstm_model(hidden: int) -> Model:
-    rng = np.random.default_rng(hidden)
-
-    def draw(*shape: int) -> Any:
-        # As torch.nn.LSTM begins.
-        return rng.uniform(-1, 1, shape).astype(np.float32) / np.float32(hidden**0.5)
-
-    rows = 4 * hidden
-    return Model(
-        (
-            LSTM(draw(rows, 1), draw(rows, hidden), draw(rows), draw(rows)),
-            Dense(draw(1, hidden), draw(1)),
-        )
-    )
-
-
 def compare(
     models: Mapping[str, Model],
     *,
     rounds: int = 15,
     steps: int = 1000,
-    roads: Sequence[Road] = ROADS,
+    roads: Sequence[Road] = tuple(road for road in ROADS if road.timed),
     progress: Callable[[str], None] | None = None,
 ) -> Result:
     """Time `roads` on each model: `rounds` interleaved rounds of `steps` steps, on one thread.
@@ -104,7 +83,7 @@ def compare(
     tell = progress or (lambda words: None)
     rows: list[Row] = []
     before = machine.describe()
-    with _one_thread():
+    with one_thread():
         for name, model in models.items():
             rows += _rows(name, model, rounds, steps, roads, tell)
     return Result(tuple(rows), before, rounds, steps)
@@ -123,12 +102,12 @@ def _rows(
     rows, errors = [], {}
     for road in roads:
         tell(f"{name}: checking {road.name}")
-        verdict = try_road(road, model, true)
-        if verdict.verdict == "ok":
-            timed.append(open_contender(road, model))
+        contender, verdict = checked(road, model, true)
+        if contender is not None:
+            timed.append(contender)
             errors[road.name] = verdict.max_abs_error
         else:
-            rows.append(Row(name, mode_of(road), road.name, note=_refusal(verdict)))
+            rows.append(Row(name, mode_of(road), road.name, note=refusal(verdict)))
     x = reference.check_input(model, steps, seed=2)
     for mode, ours in OURS.items():
         group = [contender for contender in timed if contender.mode == mode]
@@ -158,31 +137,6 @@ def _row(
         float(np.median(ratios(times, ours))),
         errors[contender.name],
     )
-
-
-def _refusal(verdict: Verdict) -> str:
-    if verdict.verdict == "wrong":
-        return (
-            f"refused: differs from the reference by {verdict.max_abs_error:.2e}, "
-            f"allowed {verdict.bound:.2e}"
-        )
-    return f"{verdict.verdict}: {verdict.note}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep torch to one thread, its best setting for one stream; the others set their own."""
-    try:
-        import torch
-    except ImportError:
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 __all__ = ["Result", "Row", "compare", "lstm_models"]

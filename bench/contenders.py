@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fastlstm.roads import Road, StreamSession
+from fastlstm.verify import try_road
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from fastlstm.export.sessions import Session
     from fastlstm.model import Model
+    from fastlstm.verify import Row as Verdict
+    from fastlstm.verify import Truth
 
 STEP, SEQUENCE = "step", "sequence"
 # What the ratios of each mode are taken to.
@@ -32,9 +37,22 @@ def mode_of(road: Road) -> str:
     return STEP if road.by_step else SEQUENCE
 
 
-def open_contender(road: Road, model: Model) -> Contender:
-    """Open a road for timing; raises whatever its library raises."""
-    session = road.open(model)
+def checked(road: Road, model: Model, true: Truth) -> tuple[Contender | None, Verdict]:
+    """Open a road, judge it and, if it is right, hand on the same session for timing.
+
+    Opened once: AOTInductor compiles for half a minute each time.
+    """
+    opened: list[Session] = []
+
+    def keep(of: Model) -> Session:
+        opened.append(road.open(of))
+        return opened[0]
+
+    verdict = try_road(replace(road, open=keep), model, true)
+    return (_contender(road, opened[0]) if verdict.verdict == "ok" else None), verdict
+
+
+def _contender(road: Road, session: Session) -> Contender:
     call: Callable[[Any], Any] = session.step if road.by_step else session.run
     if isinstance(session, StreamSession):
         # Our own methods themselves: the session is a frame around them for `verify`, and copies
@@ -43,3 +61,29 @@ def open_contender(road: Road, model: Model) -> Contender:
         by_push = road.name == OURS[STEP]
         call = stream.run if not road.by_step else stream.push if by_push else stream.step
     return Contender(road.name, mode_of(road), call, session.reset)
+
+
+def refusal(verdict: Verdict) -> str:
+    """Why a road is not timed, in words."""
+    if verdict.verdict == "wrong":
+        return (
+            f"refused: differs from the reference by {verdict.max_abs_error:.2e}, "
+            f"allowed {verdict.bound:.2e}"
+        )
+    return f"{verdict.verdict}: {verdict.note}"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread, its best setting for one stream; the others set their own."""
+    try:
+        import torch
+    except ImportError:
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

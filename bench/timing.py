@@ -47,23 +47,27 @@ def measure(
     rounds: int,
     *,
     seed: int = 0,
+    sequence_calls: int = SEQUENCE_CALLS,
     clock: Clock = perf_counter_ns,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Times]:
-    """Time every contender over x (time, input_size), `rounds` times, by name."""
+    """Time every contender over x (time, input_size), `rounds` times, by name.
+
+    One that takes whole sequences is called `sequence_calls` times a round.
+    """
     times = {contender.name: Times() for contender in contenders}
     order, rng = list(contenders), random.Random(seed)
     samples = list(x)
     for contender in order:
         # The first calls of any runtime allocate, specialise and fill caches.
-        _round(contender, x, samples, Times(), clock)
+        _round(contender, x, samples, Times(), sequence_calls, clock)
     with _quiet():
         for k in range(rounds):
             if progress is not None:
                 progress(f"round {k + 1} of {rounds}")
             rng.shuffle(order)
             for contender in order:
-                _round(contender, x, samples, times[contender.name], clock)
+                _round(contender, x, samples, times[contender.name], sequence_calls, clock)
     return times
 
 
@@ -72,13 +76,14 @@ def _round(
     x: np.ndarray[Any, Any],
     samples: list[np.ndarray[Any, Any]],
     times: Times,
+    sequence_calls: int,
     clock: Clock,
 ) -> None:
     contender.reset()
     call = contender.call
     if contender.mode == SEQUENCE:
         calls = []
-        for _ in range(SEQUENCE_CALLS):
+        for _ in range(sequence_calls):
             start = clock()
             call(x)
             end = clock()
