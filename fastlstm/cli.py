@@ -6,20 +6,15 @@ traceback.
 
 from __future__ import annotations
 
-import errno
 import json
-import math
-import os
 import sys
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from time import monotonic as time_now
 from typing import TYPE_CHECKING, Annotated, Any
 
 try:
+    import rich  # noqa: F401  for the files below, which need it
     import typer
-    from rich.console import Console
 except ModuleNotFoundError as missing:
     if missing.name not in ("typer", "rich"):
         raise
@@ -29,10 +24,12 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
+from fastlstm import cli_bench
+from fastlstm.cli_output import complain, console, room_for, telling, write_json
 from fastlstm.errors import FastLSTMError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 
 app = typer.Typer(
@@ -47,10 +44,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-# Between two lines of progress in a log.
-QUIET_SECONDS = 2.0
 
 
 class Target(StrEnum):
@@ -78,61 +71,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         app(args=argv, prog_name="fastlstm")
     except FastLSTMError as error:
-        _complain(str(error))
+        complain(str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        _complain(f"{where}{error.strerror or error}")
+        complain(f"{where}{error.strerror or error}")
     except MemoryError as error:
-        _complain(f"not enough memory: {error}")
+        complain(f"not enough memory: {error}")
     except KeyboardInterrupt:
         return 130
     return 1
-
-
-def _complain(message: str) -> None:
-    """One line on standard error, whatever the message holds."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr, flush=True)
-
-
-def _console(*, stderr: bool = False) -> Console:
-    """A rich console that keeps whole tables where the output is a file or a pipe."""
-    wide = Console(stderr=stderr)
-    return wide if wide.is_terminal else Console(stderr=stderr, width=160)
-
-
-@contextmanager
-def telling(title: str) -> Iterator[Callable[[str], None]]:
-    """A spinner naming what runs now; where standard error is no terminal, a line now and then."""
-    console = _console(stderr=True)
-    if console.is_terminal:
-        with console.status(title) as status:
-            yield lambda name: status.update(f"{title}: {name}")
-        return
-    last = -math.inf
-
-    def tell(name: str) -> None:
-        nonlocal last
-        if time_now() - last >= QUIET_SECONDS:
-            last = time_now()
-            print(f"{title}: {name}", file=sys.stderr, flush=True)
-
-    yield tell
-
-
-def _room_for(*paths: Path | None) -> None:
-    """Make the folders for the results now: what cannot be written fails before the work."""
-    for path in paths:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-
-def _write_json(path: Path | None, figures: dict[str, Any]) -> None:
-    if path is not None:
-        path.write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
-        print(f"wrote {path}")
 
 
 def _list_files(paths: Iterable[Path]) -> None:
@@ -186,8 +133,8 @@ def train(
 
     plan = load_recipe(recipe, data=data, overrides=dict(map(_setting, settings or ())))
     done = fit(plan, out or Path("runs", plan.name), resume=resume)
-    console = _console()
-    console.print(cli_tables.scores("Trained", done.metrics))
+    screen = console()
+    screen.print(cli_tables.scores("Trained", done.metrics))
     _list_files(done.files)
 
 
@@ -220,11 +167,11 @@ def evaluate(
     from fastlstm import cli_series, cli_tables
     from fastlstm import train as training
 
-    _room_for(json_file)
+    room_for(json_file)
     network = fastlstm.load(model)
     figures = training.evaluate(network, cli_series.read(network, data, columns, time))
-    _console().print(cli_tables.scores("Evaluated", figures))
-    _write_json(json_file, figures)
+    console().print(cli_tables.scores("Evaluated", figures))
+    write_json(json_file, figures)
 
 
 @app.command(
@@ -247,7 +194,7 @@ def forecast(
     import fastlstm
     from fastlstm import cli_series
 
-    _room_for(output, plot)
+    room_for(output, plot)
     network = fastlstm.load(model)
     series = cli_series.read(network, data, columns, time)
     continued = cli_series.carry_on(network, series, steps)
@@ -275,7 +222,7 @@ def stream(model: ModelFile) -> None:
     import fastlstm
     from fastlstm import cli_stream
 
-    bad = cli_stream.relay(fastlstm.load(model).stream(), _complain)
+    bad = cli_stream.relay(fastlstm.load(model).stream(), complain)
     if bad:
         raise typer.Exit(1)
 
@@ -293,15 +240,15 @@ def verify(
     import fastlstm
     from fastlstm import cli_tables
 
-    _room_for(json_file)
+    room_for(json_file)
     network = fastlstm.load(model)
     with telling("Verifying") as tell:
         report = fastlstm.verify(network, steps=steps, progress=tell)
-    _console().print(cli_tables.verdicts(report))
-    _write_json(json_file, report.to_dict())
+    console().print(cli_tables.verdicts(report))
+    write_json(json_file, report.to_dict())
     if not report.ok:
         wrong = [row.road for row in report.rows if row.verdict in ("wrong", "failed")]
-        _complain(f"not within bounds: {', '.join(wrong) or 'no road could run'}")
+        complain(f"not within bounds: {', '.join(wrong) or 'no road could run'}")
         raise typer.Exit(1)
 
 
@@ -315,59 +262,23 @@ def export(
     import fastlstm
     import fastlstm.export as exporters
 
-    _room_for(output)
+    room_for(output)
     network = fastlstm.load(model)
     with telling("Exporting") as tell:
         tell(to.value)
         done = getattr(exporters, to.value)(network, output)
-    console = _console()
+    screen = console()
     print(f"wrote {done.path} ({done.target}, {_size(Path(done.path))})")
     print(
         f"checked by replaying {done.steps} steps through it: greatest error "
         f"{done.max_abs_error:.2e}, bound {done.bound:.2e}"
     )
-    console.print("\nRun it with:\n", style="bold")
+    screen.print("\nRun it with:\n", style="bold")
     # Not through rich: its markup would eat the square brackets of the code.
     print(done.snippet)
 
 
-@app.command(epilog="Example: fastlstm bench --hidden 8,32,64 --json bench.json")
-def bench(
-    model: Annotated[
-        Path | None,
-        typer.Argument(metavar="[MODEL]", help="A model file; without it, plain LSTMs."),
-    ] = None,
-    hidden: Annotated[
-        str, typer.Option(help="Hidden sizes of the plain LSTMs, separated by commas.")
-    ] = "8,32,64",
-    json_file: Json = None,
-) -> None:
-    """Time every road of this machine side by side, after checking that it computes the same."""
-    import fastlstm
-    import fastlstm.bench as timing
-    from fastlstm import cli_tables
-
-    sizes = _sizes(hidden)
-    _room_for(json_file)
-    models = {model.stem: fastlstm.load(model)} if model else timing.lstm_models(sizes)
-    with telling("Timing") as tell:
-        result = timing.compare(models, progress=tell)
-    for table in cli_tables.timings(result):
-        _console().print(table)
-    _write_json(json_file, result.to_dict())
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(word) for word in text.split(",")]
-    except ValueError:
-        sizes = []
-    if not sizes or min(sizes) < 1:
-        raise typer.BadParameter(
-            f"expected sizes of at least 1, separated by commas, such as 8,32,64; found {text!r}",
-            param_hint="--hidden",
-        )
-    return sizes
+app.command(epilog=cli_bench.EXAMPLE)(cli_bench.bench)
 
 
 @app.command(epilog="Example: fastlstm inspect model.safetensors")
@@ -377,9 +288,9 @@ def inspect(model: ModelFile) -> None:
     from fastlstm import cli_tables
 
     network = fastlstm.load(model)
-    console = _console()
-    console.print(cli_tables.layers(network))
-    console.print(cli_tables.facts(model, network, _size(model), _digest(model)))
+    screen = console()
+    screen.print(cli_tables.layers(network))
+    screen.print(cli_tables.facts(model, network, _size(model), _digest(model)))
 
 
 def _digest(path: Path) -> str:

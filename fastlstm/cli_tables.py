@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastlstm.bench import Result, Row
+    from fastlstm.bench.roofline import Roofline
     from fastlstm.model import Model
     from fastlstm.verify import Report
 
-STYLES = {"ok": "green", "wrong": "bold red", "failed": "bold red", "missing": "yellow"}
+STYLES = {
+    "ok": "green",
+    "wrong": "bold red",
+    "failed": "bold red",
+    "missing": "yellow",
+    "unsupported": "yellow",
+}
+# What a layer may have beside its weights and biases, as a reader calls it.
+EXTRAS = {"weight_hr_l0": "projection", "peephole_l0": "peepholes"}
 
 
 def _table(left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
@@ -98,11 +107,29 @@ def timings(result: Result) -> list[Group]:
     return tables
 
 
+def roofline(result: Roofline) -> Group:
+    """One row for each size: a step, the weights that it reads, and only loading them."""
+    figures = ("H", "step\nns", "weights\nbytes", "load\nns", "step /\nload")
+    table = _table((), figures, "loaded by")
+    for row in result.rows:
+        table.add_row(
+            str(row.hidden),
+            _figure(row.step_ns, ",.1f"),
+            f"{row.weights_bytes:,}",
+            _figure(row.load_ns, ",.1f"),
+            _figure(row.ratio, ".2f"),
+            row.way,
+        )
+    title = f"{result.cell}, one input: a step in the compiled loop, and only loading its weights"
+    return _titled(title, table)
+
+
 def layers(model: Model) -> Group:
     """One row for each layer of a model."""
     table = _table(["layer", "kind"], ["inputs", "outputs", "parameters"], "states and settings")
     for position, layer in enumerate(model.layers):
         states = [f"{s.name} ({s.size})" for s in model.states if s.layer == position]
+        extras = [word for name, word in EXTRAS.items() if name in layer.arrays]
         settings = [f"{name} {value}" for name, value in layer.options.items()]
         table.add_row(
             str(position),
@@ -110,7 +137,7 @@ def layers(model: Model) -> Group:
             str(layer.input_size),
             str(layer.output_size),
             f"{sum(array.size for array in layer.arrays.values()):,}",
-            ", ".join(states + settings),
+            ", ".join(states + extras + settings),
         )
     return _titled("Layers", table)
 
@@ -123,7 +150,11 @@ def facts(path: Path, model: Model, size: str, digest: str) -> Group:
         "digest": digest,
         "inputs, outputs": f"{model.input_size}, {model.output_size}",
         "parameters": f"{model.num_parameters:,}",
-        "state of one stream": f"{states} numbers, {4 * states:,} bytes as float32",
+        "state of one stream": (
+            "none: a bidirectional layer needs the whole sequence"
+            if model.bidirectional
+            else f"{states} numbers, {4 * states:,} bytes as float32"
+        ),
     }
     for name, value in model.metadata.items():
         found[f"metadata: {name}"] = value if isinstance(value, str) else json.dumps(value)

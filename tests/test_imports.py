@@ -50,6 +50,8 @@ RULES = {
     "fastlstm.__init__": Rule((*RUNTIME, "readers", "roads"), ()),
     "fastlstm.__main__": Rule(("cli",), ()),
     "fastlstm.cli": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_bench": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_output": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_series": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_stream": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_tables": Rule(ANYTHING, ANYTHING),
@@ -66,7 +68,7 @@ RULES = {
     "fastlstm.compiled": Rule(("model", "kernels"), ("numpy",)),
     "fastlstm.stream": Rule(("model", "kernels", "compiled", "errors"), ("numpy",)),
     "fastlstm.sequence": Rule(("model", "stream"), ("numpy",)),
-    "fastlstm.verify": Rule(("model", "reference"), ("numpy",)),
+    "fastlstm.verify": Rule(("model", "reference", "errors"), ("numpy",)),
     # The list of roads knows every runtime, but imports one only when that road is asked for.
     "fastlstm.roads": Rule(ANYTHING, ("numpy",)),
     # A format's library is imported inside the function that reads it; the reference checks the
