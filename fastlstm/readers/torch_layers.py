@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.errors import ReaderError
-from fastlstm.model import GRU, LSTM, RNN, Affine, Array, Dense, Layer
+from fastlstm.model import GRU, LSTM, RNN, Affine, Array, Bidirectional, Dense, Layer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,8 +55,9 @@ def input_size(module: nn.Module) -> int | None:
 def layers(name: str, module: nn.Module, states: list[Tensor]) -> list[Layer]:
     """The Model layers of one submodule of role "layer"; `states` are those it was called with.
 
-    states: nothing, or h (and c) of shape (num_layers, batch, H) or (batch, H); the first of the
-    batch becomes the learned initial state unless it is zero. Raises ReaderError by `name`.
+    states: nothing, or h (and c) of shape (num_layers, batch, H), twice num_layers where the module
+    is bidirectional, or (batch, H) for a Cell; the first of the batch becomes the learned initial
+    state unless it is zero. Raises ReaderError by `name`.
     """
     from torch import nn
 
@@ -106,29 +107,26 @@ def folded(name: str, module: nn.BatchNorm1d) -> tuple[Array, Array]:
 
 def _recurrent(name: str, module: nn.RNNBase, states: list[Tensor]) -> list[Layer]:
     kind = "RNN" if module.mode.startswith("RNN") else module.mode
-    if module.bidirectional:
-        raise ReaderError(
-            f"{name}: expected a forward network, found bidirectional=True: its backward "
-            "half needs the future, which a live stream does not have; train it with "
-            "bidirectional=False"
-        )
-    if module.proj_size:
-        raise ReaderError(
-            f"{name}: expected proj_size=0, found proj_size={module.proj_size}: a Model "
-            "has no projected LSTM; train it without, or with a smaller hidden_size"
-        )
     options = {"nonlinearity": str(module.nonlinearity)} if kind == "RNN" else {}
-    return [
-        RECURRENT[kind](
+    parameters = ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+    if module.proj_size:
+        parameters.append("weight_hr")
+    directions = ("", "_reverse") if module.bidirectional else ("",)
+
+    def one_way(k: int, d: int) -> Any:
+        return RECURRENT[kind](
             **{
-                f"{parameter}_l0": _array(name, module, f"{parameter}_l{k}")
-                for parameter in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                f"{parameter}_l0": _array(name, module, f"{parameter}_l{k}{directions[d]}")
+                for parameter in parameters
             },
-            **_initial([state[k] for state in states]),
+            # torch's order of states: layer by layer, forward before backward.
+            **_initial([state[k * len(directions) + d] for state in states]),
             **options,
         )
-        for k in range(module.num_layers)
-    ]
+
+    if module.bidirectional:
+        return [Bidirectional(one_way(k, 0), one_way(k, 1)) for k in range(module.num_layers)]
+    return [one_way(k, 0) for k in range(module.num_layers)]
 
 
 def _cell(name: str, module: nn.RNNCellBase, states: list[Tensor]) -> Layer:

@@ -46,10 +46,11 @@ class Event:
 def read(module: nn.Module, metadata: Mapping[str, Any] | None = None) -> Model:
     """The Model that computes what `module` computes in eval mode, stream by stream.
 
-    Read are nn.LSTM, GRU, RNN (any num_layers, batch_first or not), LSTMCell, GRUCell, RNNCell,
-    Linear, Tanh, ReLU, Sigmoid and Softmax (as modules or functions), BatchNorm1d by its running
-    statistics, Dropout and Identity (they vanish), nn.Sequential, any module whose forward chains
-    these, and fastlstm.train's Network. A constant initial state given to a layer is kept.
+    Read are nn.LSTM, GRU, RNN (any num_layers, batch_first or not, bidirectional or not, an LSTM
+    with or without proj_size), LSTMCell, GRUCell, RNNCell, Linear, Tanh, ReLU, Sigmoid and Softmax
+    (as modules or functions), BatchNorm1d by its running statistics, Dropout and Identity (they
+    vanish), nn.Sequential, any module whose forward chains these, and fastlstm.train's Network. A
+    constant initial state given to a layer is kept.
 
     The module is run on random input in float64 and compared with the reference. It may return y or
     (y, state), batch or time first. One that returns only the last step's output is accepted: the

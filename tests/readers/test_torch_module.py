@@ -8,7 +8,7 @@ import pytest
 
 from fastlstm import reference
 from fastlstm.errors import MissingExtraError
-from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Model
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
 from fastlstm.readers.torch_module import read
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -70,6 +70,48 @@ def test_recurrent_modules(kind, hidden, layers):
                 {"LSTM": LSTM, "GRU": GRU}.get(kind, RNN)
             ] * layers
             assert_reads_as(module, model, batch_first=batch_first)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("kind", [*RECURRENT, "LSTM-projected"])
+@pytest.mark.parametrize("both", [False, True], ids=["forward", "bidirectional"])
+def test_both_directions_and_projections(kind, layers, both):
+    make, options = RECURRENT.get(kind, nn.LSTM), {"bidirectional": both}
+    if kind == "LSTM-projected":
+        options["proj_size"] = 3
+    for bias in (True, False):
+        module = make(2, 7, layers, bias=bias, **options)
+        model = read(module)
+        assert [type(layer) is Bidirectional for layer in model.layers] == [both] * layers
+        assert_reads_as(module, model, batch_first=False)
+
+
+class BothWays(nn.Module):
+    """A tagger with a learned state for each layer and direction."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(2, 5, 2, batch_first=True, bidirectional=True, proj_size=3)
+        self.head = nn.Linear(6, 4)
+        self.h, self.c = (nn.Parameter(torch.randn(4, 1, size)) for size in (3, 5))
+
+    def forward(self, x):
+        batch = (-1, x.size(0), -1)
+        state = (self.h.expand(batch).contiguous(), self.c.expand(batch).contiguous())
+        return torch.softmax(self.head(torch.relu(self.lstm(x, state)[0])), -1)
+
+
+def test_a_bidirectional_module_with_its_own_initial_state():
+    module = BothWays()
+    model = read(module)
+    kinds = [layer.kind for layer in model.layers]
+    assert kinds == ["Bidirectional", "Bidirectional", "Dense", "Dense"]
+    for k, half in enumerate(
+        h for layer in model.layers[:2] for h in (layer.forward, layer.backward)
+    ):
+        np.testing.assert_array_equal(half.h0, module.h[k, 0].detach().numpy())
+        np.testing.assert_array_equal(half.c0, module.c[k, 0].detach().numpy())
+    assert_reads_as(module, model)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -44,10 +44,20 @@ def diverged():
     ("module", "message"),
     [
         (
-            lambda: nn.Sequential(nn.Linear(2, 3), nn.LSTM(3, 4, bidirectional=True)),
-            r"1 \(LSTM\): expected a forward network, found bidirectional=True.*needs the future",
+            # The backward half's last state belongs to the first sample, not to the last.
+            lambda: Wrapped(
+                lambda m, x: torch.cat([*m.lstm(x)[1][0]], 1),
+                lstm=nn.LSTM(2, 4, batch_first=True, bidirectional=True),
+            ),
+            "is no chain of known layers: its submodules ran in the order Bidirectional, and",
         ),
-        (lambda: nn.LSTM(2, 4, proj_size=3), r"LSTM: expected proj_size=0, found proj_size=3"),
+        (
+            lambda: Wrapped(
+                lambda m, x: m.lstm(x)[0].unflatten(2, (2, 4)).sum(2),
+                lstm=nn.LSTM(2, 4, batch_first=True, bidirectional=True),
+            ),
+            r"expected the output of lstm \(LSTM\) as its result, found other values",
+        ),
         (
             lambda: nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)),
             r"1 \(LayerNorm\): no layer of a Model computes this",
@@ -142,7 +152,7 @@ def test_torchscript_is_refused():
 
 def test_a_layer_that_is_never_called_is_no_reason_to_refuse():
     module = nn.Sequential(nn.Linear(2, 3))
-    module[0].spare = nn.LSTM(2, 2, bidirectional=True)
+    module[0].spare = nn.LSTM(2, 2).double()
     assert read(module).output_size == 3
 
 
