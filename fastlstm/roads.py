@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastlstm import sequence
+from fastlstm.errors import UnsupportedError
 from fastlstm.stream import Stream
 
 if TYPE_CHECKING:
@@ -26,11 +28,16 @@ if TYPE_CHECKING:
     from fastlstm.verify import Run
 
 
+_WHOLE = "a bidirectional layer needs the whole sequence before it can put out anything"
+
+
 class StreamSession:
     """Our own Stream under the protocol of the others."""
 
     def __init__(self, model: Model) -> None:
-        """Open a stream of `model`."""
+        """Open a stream of `model`; raises UnsupportedError for a bidirectional one."""
+        if model.bidirectional:
+            raise UnsupportedError(f"{_WHOLE}, and a stream takes samples as they come")
         self.stream = Stream(model)
 
     def reset(self) -> None:
@@ -59,9 +66,40 @@ class PushSession(StreamSession):
         return self.stream.output.copy()
 
 
+class SequenceSession:
+    """Model.run under the protocol of the others: whole sequences, each from the initial state."""
+
+    def __init__(self, model: Model) -> None:
+        """Take `model`; it compiles when the first sequence comes."""
+        self.model = model
+        self.reset()
+
+    def reset(self) -> None:
+        """Go back to the model's initial state."""
+        self._state = tuple(state.initial.copy() for state in self.model.states)
+
+    def step(self, x: Array) -> Array:
+        """No steps here: raises UnsupportedError."""
+        raise UnsupportedError("a road for whole sequences takes no single samples")
+
+    def run(self, x: Array) -> Array:
+        """A whole sequence: x (time, input_size) float32 -> (time, output_size)."""
+        result = sequence.run(self.model, x)
+        self._state = result.state
+        return result.output
+
+    def state(self) -> tuple[Array, ...]:
+        """The state vectors after the last sequence, in the order of Model.states."""
+        return self._state
+
+
 @dataclass(frozen=True)
 class Road:
-    """A way of running a model: what it needs, how to open it, and how a sequence is fed."""
+    """A way of running a model: what it needs, how to open it, and how a sequence is fed.
+
+    `timed` is False for a road that says nothing new about time, because another one is the same
+    code behind another call.
+    """
 
     name: str
     open: Callable[[Model], Session]
@@ -69,6 +107,7 @@ class Road:
     libraries: tuple[str, ...] = ()
     extra: str = ""
     compiler: bool = False
+    timed: bool = True
 
     def missing(self) -> str:
         """What has to be installed before this road can be opened; empty if nothing."""
@@ -80,7 +119,12 @@ class Road:
         return ""
 
     def prepare(self, model: Model) -> Run:
-        """The road as verify.judge takes it: from the initial state, outputs and final state."""
+        """The road as verify.judge takes it: from the initial state, outputs and final state.
+
+        Raises UnsupportedError for a model that it cannot express.
+        """
+        if self.by_step and model.bidirectional:
+            raise UnsupportedError(f"{_WHOLE}, and this road is fed one sample at a time")
         session = self.open(model)
 
         def run(x: NDArray[np.float32]) -> tuple[NDArray[Any], Sequence[NDArray[Any]]]:
@@ -120,6 +164,7 @@ ROADS = (
     Road("stream, by step", StreamSession, by_step=True),
     Road("stream, by push", PushSession, by_step=True),
     Road("stream, by run", StreamSession, by_step=False),
+    Road("whole sequence", SequenceSession, by_step=False, timed=False),
     _torch("torch eager, by step", "TorchSession", by_step=True),
     _torch("torch eager, sequence", "TorchSession", by_step=False),
     _torch("torch cells, by step", "TorchCellSession", by_step=True),

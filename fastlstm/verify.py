@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm import reference
+from fastlstm.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from fastlstm.model import Model
@@ -48,7 +49,11 @@ class Truth:
 
 @dataclass(frozen=True)
 class Row:
-    """One road's verdict: "ok", "wrong", "missing" (a library is not installed) or "failed"."""
+    """One road's verdict, with the reason in `note` where there is one.
+
+    "ok", "wrong", "missing" (a library is not installed), "unsupported" (the road has no means to
+    express this model) or "failed".
+    """
 
     road: str
     verdict: str
@@ -63,7 +68,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """Every road's row. `ok` is True when at least one road ran and none was wrong or failed."""
+    """Every road's row. `ok` is True when at least one road ran and none was wrong or failed.
+
+    A road that is missing or cannot express the model proves nothing, for or against it.
+    """
 
     rows: tuple[Row, ...]
 
@@ -168,8 +176,8 @@ def verify(
 
     `steps` and `seed` make the stream (reference.check_input); `roads` replaces the list of
     roads.py; `progress` is called with each road's name before it runs. A road whose library is
-    not installed is a row with the verdict "missing". Never raises for a road that fails;
-    ValueError for less than one step.
+    not installed is a row with the verdict "missing", one that cannot express the model is
+    "unsupported". Never raises for a road that fails; ValueError for less than one step.
     """
     if steps < 1:
         raise ValueError(f"verify: expected at least one step, found {steps}")
@@ -193,6 +201,8 @@ def try_road(road: Road, model: Model, true: Truth) -> Row:
         return Row(road.name, "missing", note=missing)
     try:
         return judge(road.name, road.prepare(model), true)
+    except UnsupportedError as error:
+        return Row(road.name, "unsupported", note=" ".join(str(error).split()))
     except Exception as error:  # a foreign runtime may raise anything; the table must go on
         return Row(road.name, "failed", note=f"{type(error).__name__}: {error}".splitlines()[0])
 

@@ -8,6 +8,7 @@ import pytest
 import cases
 import fastlstm
 from fastlstm import reference
+from fastlstm.errors import UnsupportedError
 from fastlstm.roads import ROADS, Road, StreamSession
 from fastlstm.verify import FACTOR, FLOOR, judge, truth
 
@@ -112,6 +113,27 @@ def test_the_report_lists_what_is_missing_and_what_failed(model):
     assert table[0].startswith("road")
     assert table[1].startswith("ours")
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["rows"][1]["bound"] is None
+
+
+def test_a_road_that_cannot_express_the_model_is_listed_and_is_no_failure(model):
+    def refuse(model):
+        raise UnsupportedError("this target has\nno peepholes")
+
+    class Late(StreamSession):
+        def run(self, x):
+            return refuse(x)
+
+    roads = (
+        Road("ours", StreamSession, by_step=False),
+        Road("when opened", refuse, by_step=True),
+        Road("when run", Late, by_step=False),
+    )
+    report = fastlstm.verify(model, steps=50, roads=roads)
+    assert [row.verdict for row in report.rows] == ["ok", "unsupported", "unsupported"]
+    assert {row.note for row in report.rows[1:]} == {"this target has no peepholes"}
+    assert report.ok
+    assert not fastlstm.verify(model, steps=50, roads=roads[1:]).ok
+    assert str(report).splitlines()[2].endswith("unsupported: this target has no peepholes")
 
 
 # torch.compile and AOTInductor take tens of seconds; tests/export runs them on models of its own.
