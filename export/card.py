@@ -15,8 +15,13 @@ CHECK_STEPS = 16
 
 
 def state_names(state: State) -> tuple[str, str]:
-    """Input and output of one state vector: h0_l2 and hN_l2 for `h` of Model.layers[2]."""
-    return f"{state.name}0_l{state.layer}", f"{state.name}N_l{state.layer}"
+    """Input and output of one state vector: h0_l2 and hN_l2 for `h` of Model.layers[2].
+
+    In the backward half of a Bidirectional, h0_l2_reverse and hN_l2_reverse.
+    """
+    name, reverse, _ = state.name.partition("_reverse")
+    place = f"_l{state.layer}{reverse}"
+    return f"{name}0{place}", f"{name}N{place}"
 
 
 def to_json(model: Model) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlstm.errors import ExportError, MissingExtraError
-from fastlstm.model import GRU, LSTM, RNN, Affine, Dense
+from fastlstm.errors import ExportError, MissingExtraError, UnsupportedError
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense
 
 from .card import KEY, state_names, to_json
 from .replay import Exported, check_place, put, replay
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 # Opset 17 and IR 8 are of 2022: ONNX Runtime 1.13 and later read them, and nothing newer is used.
 OPSET, IR_VERSION = 17, 8
 # Blocks of H rows in ONNX's gate order, as positions in PyTorch's: i o f c from i f g o; z r h
-# from r z n.
+# from r z n. Peepholes: i o f from i f o.
 GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
+PEEPHOLES = (0, 2, 1)
 ACTIVATIONS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "softmax": "Softmax"}
 
 SNIPPET = """\
@@ -65,12 +66,22 @@ def build(model: Model, *, bare: bool = False) -> onnx.ModelProto:
     Inputs: `x` (batch, time, input_size), and for every state vector `h0_l{k}` or `c0_l{k}`
     (batch, H), where k is the layer's position in Model.layers. Outputs: `y` (batch, time,
     output_size), and `hN_l{k}`, `cN_l{k}` (batch, H), to be fed back. Batch and time are dynamic.
+    The backward half of a Bidirectional has `h0_l{k}_reverse` and so on, which belong to the end of
+    x: there x is a whole sequence, and nothing is to be fed back.
     `bare` leaves out all that is not arithmetic: x (time, batch, input_size), states
     (1, batch, H), y (time, batch, output_size) where the last layer allows, with 1 as a further
     axis before batch where a recurrent layer is under it.
 
-    Raises ExportError if ONNX's own checker refuses the graph.
+    Raises UnsupportedError for a projection, and ExportError if ONNX's own checker refuses the
+    graph.
     """
+    for k, layer in enumerate(model.layers):
+        if any(name.startswith("weight_hr") for name in layer.arrays):
+            raise UnsupportedError(
+                f"ONNX: layer {k} ({layer.kind}): ONNX's LSTM node has no projection "
+                "(weight_hr_l0, PyTorch's proj_size); train without one, or export to TorchScript "
+                "or Inductor"
+            )
     try:
         import onnx
     except ImportError:
@@ -103,11 +114,11 @@ class _Graph:
         # Whether the value at hand still has ONNX's axis of directions: (time, 1, batch, H).
         wide = False
         for k, layer in enumerate(model.layers):
-            if isinstance(layer, LSTM | GRU | RNN):
+            if isinstance(layer, LSTM | GRU | RNN | Bidirectional):
                 if wide:
                     x = self.node("Squeeze", [x, self.constant("axis1", [1])], f"l{k}_x")
-                x, wide = self.recurrent(k, layer, x), True
-                if not self.bare:
+                x, wide = self.recurrent(k, layer, x), not isinstance(layer, Bidirectional)
+                if wide and not self.bare:
                     x = self.node("Squeeze", [x, self.constant("axis1", [1])], f"l{k}_h")
                     wide = False
             else:
@@ -156,38 +167,88 @@ class _Graph:
             self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
 
-    def recurrent(self, k: int, layer: LSTM | GRU | RNN, x: str) -> str:
-        """One node; its output is (time, 1, batch, H)."""
+    def recurrent(self, k: int, layer: LSTM | GRU | RNN | Bidirectional, x: str) -> str:
+        """One node; its output is (time, 1, batch, H), of a Bidirectional (time, batch, 2 H)."""
+        both = isinstance(layer, Bidirectional)
+        halves = (layer.forward, layer.backward) if isinstance(layer, Bidirectional) else (layer,)
+        first = halves[0]
+        attributes: dict[str, Any] = {"hidden_size": first.hidden_size}
+        if both:
+            attributes["direction"] = "bidirectional"
+        if isinstance(first, GRU):
+            attributes["linear_before_reset"] = int(first.reset == "after")
+        if isinstance(first, RNN) and first.nonlinearity == "relu":
+            attributes["activations"] = ["Relu"] * len(halves)
+        count = len(first.state_names)
+        names = [state_names(state) for state in self.model.states if state.layer == k]
+        before = [self.joined([n[0] for n in names[j::count]]) for j in range(count)]
+        after = [[n[1] for n in names[j::count]] for j in range(count)]
+        inputs = [x, *self.weights(k, halves), "", *before, self.peepholes(k, halves)]
+        outputs = [f"l{k}_y", *map(self.joined_name, after)]
+        while not inputs[-1]:
+            inputs.pop()
+        y = self.node(first.kind, inputs, outputs, **attributes)
+        for vectors in after:
+            self.parted(vectors)
+        if not both:
+            return y
+        y = self.node("Transpose", [y], f"l{k}_pairs", perm=[0, 2, 1, 3])
+        shape = self.constant(f"l{k}_shape", np.array([0, 0, layer.output_size], np.int64))
+        return self.node("Reshape", [y, shape], f"l{k}_h")
 
-        def gates(array: Any) -> Any:
+    def weights(self, k: int, halves: tuple[LSTM | GRU | RNN, ...]) -> list[str]:
+        """W, R and B of a node; a half that has no bias gets zeros where the other has one."""
+
+        def gates(layer: LSTM | GRU | RNN, array: Any) -> Any:
+            if array is None:
+                return np.zeros((1, layer.weight_ih_l0.shape[0]), np.float32)
             blocks = np.split(array, layer.gates)
             return np.concatenate([blocks[gate] for gate in GATES[layer.kind]])[None]
 
-        weights = [
-            self.constant(f"l{k}_{title}", gates(array))
-            for title, array in (("W", layer.weight_ih_l0), ("R", layer.weight_hh_l0))
+        names = [
+            self.constant(f"l{k}_W", np.concatenate([gates(h, h.weight_ih_l0) for h in halves])),
+            self.constant(f"l{k}_R", np.concatenate([gates(h, h.weight_hh_l0) for h in halves])),
         ]
-        bias = ""
-        if layer.bias_ih_l0 is not None and layer.bias_hh_l0 is not None:
-            both = [gates(layer.bias_ih_l0), gates(layer.bias_hh_l0)]
-            bias = self.constant(f"l{k}_B", np.concatenate(both, axis=1))
-        names = [state_names(state) for state in self.model.states if state.layer == k]
-        before, after = [n[0] for n in names], [n[1] for n in names]
-        axis = "" if self.bare else self.constant("axis0", [0])
+        if all(half.bias_ih_l0 is None for half in halves):
+            return [*names, ""]
+        biases = [
+            np.concatenate([gates(h, h.bias_ih_l0), gates(h, h.bias_hh_l0)], axis=1) for h in halves
+        ]
+        return [*names, self.constant(f"l{k}_B", np.concatenate(biases))]
+
+    def peepholes(self, k: int, halves: tuple[LSTM | GRU | RNN, ...]) -> str:
+        """P of an LSTM node, or nothing; a half that has none gets zeros where the other has."""
+        found = [half.arrays.get("peephole_l0") for half in halves]
+        if all(array is None for array in found):
+            return ""
+        zeros = np.zeros(3 * halves[0].hidden_size, np.float32)
+        split = (np.split(zeros if array is None else array, 3) for array in found)
+        rows = [np.concatenate([blocks[gate] for gate in PEEPHOLES]) for blocks in split]
+        return self.constant(f"l{k}_P", np.stack(rows))
+
+    def joined_name(self, names: list[str]) -> str:
+        """The node's own output for these state vectors: (directions, batch, H)."""
+        if len(names) == 1:
+            return names[0] if self.bare else f"{names[0]}_wide"
+        return f"{names[0]}_both"
+
+    def joined(self, names: list[str]) -> str:
+        """State vectors of the graph's inputs, one for each direction, as the node takes them."""
         if not self.bare:
-            before = [self.node("Unsqueeze", [n, axis], f"{n}_wide") for n in before]
-        attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
-        if isinstance(layer, GRU):
-            attributes["linear_before_reset"] = 1
-        if isinstance(layer, RNN) and layer.nonlinearity == "relu":
-            attributes["activations"] = ["Relu"]
-        wide = after if self.bare else [f"{n}_wide" for n in after]
-        inputs, outputs = [x, *weights, bias, "", *before], [f"l{k}_y", *wide]
-        y = self.node(layer.kind, inputs, outputs, **attributes)
+            axis = self.constant("axis0", [0])
+            names = [self.node("Unsqueeze", [name, axis], f"{name}_wide") for name in names]
+        if len(names) == 1:
+            return names[0]
+        return self.node("Concat", names, f"{names[0]}_both", axis=0)
+
+    def parted(self, names: list[str]) -> None:
+        """The node's output of `joined_name` into the graph's outputs, one for each direction."""
+        wide = names if self.bare else [f"{name}_wide" for name in names]
+        if len(names) > 1:
+            self.node("Split", [self.joined_name(names)], wide, axis=0)
         if not self.bare:
-            for name in after:
-                self.node("Squeeze", [f"{name}_wide", axis], name)
-        return y
+            for name in names:
+                self.node("Squeeze", [f"{name}_wide", self.constant("axis0", [0])], name)
 
     def pointwise(self, k: int, layer: Layer, x: str) -> str:
         if isinstance(layer, Affine):

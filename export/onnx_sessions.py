@@ -13,6 +13,7 @@ import numpy as np
 from fastlstm.errors import MissingExtraError
 
 from . import onnx_graph
+from .replay import need_no_future
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class _Ort:
 
     def __init__(self, model: Model, graph: Graph = None) -> None:
         """`graph` is a file, its bytes or a ModelProto; None builds onnx_graph's bare one."""
-        self.model = model
+        self.model, self.bidirectional = model, model.bidirectional
         self.session = start(onnx_graph.build(model, bare=True) if graph is None else graph)
         inputs = self.session.get_inputs()
         self.inputs = [value.name for value in inputs]
@@ -84,6 +85,8 @@ class OnnxSession(_Ort):
 
     def step(self, x: Floats) -> Floats:
         """One step: x (I,) -> a fresh (O,)."""
+        if self.bidirectional:
+            need_no_future(self.model, "ONNX Runtime by step")
         feed = dict(zip(self.inputs, (x.reshape(1, 1, -1), *self.carried), strict=True))
         y, *self.carried = self.session.run(self.outputs, feed)
         return y.reshape(-1)  # type: ignore[no-any-return]
@@ -159,6 +162,8 @@ class OnnxBindingSession(_Ort):
 
     def step(self, x: Floats) -> Floats:
         """One step: x (I,) -> a fresh (O,)."""
+        if self.bidirectional:
+            need_no_future(self.model, "ONNX Runtime by step")
         self.x[:] = x
         self.call(self.now)
         self.now, self.next = self.next, self.now

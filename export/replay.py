@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from fastlstm import reference, whole_file
-from fastlstm.errors import ExportError
+from fastlstm.errors import ExportError, UnsupportedError
+from fastlstm.model import Bidirectional
 from fastlstm.verify import judge, truth
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ STREAMS = ((16, 0), (64, 1))
 
 
 class Session(Protocol):
-    """One live sequence in a foreign runtime, batch 1, with its state carried from call to call."""
+    """One live sequence in a foreign runtime, batch 1, with its state carried from call to call.
+
+    Of a bidirectional model every `run` is a whole sequence, to be begun by `reset`, and `step`
+    raises UnsupportedError.
+    """
 
     def reset(self) -> None:
         """Go back to the model's initial state."""
@@ -66,10 +71,12 @@ class Exported:
 
 def replay(model: Model, session: Session, target: str) -> Replay:
     """Run the model's check streams through `session`; raise ExportError unless all are right."""
+    # What is bidirectional cannot be cut.
+    ways = dict([*WAYS.items()][:1]) if model.bidirectional else WAYS
     rows = []
     for steps, seed in STREAMS:
         true = truth(model, reference.check_input(model, steps, seed))
-        for way, run in WAYS.items():
+        for way, run in ways.items():
             row = judge(f"{target}, {way}", _from_start(session, run), true)
             if row.verdict != "ok":
                 raise ExportError(
@@ -105,6 +112,17 @@ WAYS: dict[str, Callable[[Session, Any], Any]] = {
     "one step at a time": _stepped,
     "in pieces": _in_pieces,
 }
+
+
+def need_no_future(model: Model, road: str) -> None:
+    """Raise UnsupportedError where one step of `model` would depend on samples after it."""
+    for k, layer in enumerate(model.layers):
+        if isinstance(layer, Bidirectional):
+            raise UnsupportedError(
+                f"{road}: layer {k} (Bidirectional) needs the whole sequence: its backward half "
+                "begins at the last sample, which has not come yet when a step is taken; run "
+                "whole sequences, or train without the backward half"
+            )
 
 
 def check_place(path: str | Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from fastlstm.errors import ExportError, MissingExtraError
 
 from . import inductor_package, torchscript_module
+from .replay import need_no_future
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ class _Torch:
             import torch
         except ImportError:
             raise MissingExtraError("torch", "train", "running torch") from None
-        self.torch, self.model = torch, model
+        self.torch, self.model, self.bidirectional = torch, model, model.bidirectional
         self.inference = torch.inference_mode
         self.x = torch.zeros(1, model.input_size)
         self.sample = self.x.numpy()[0]
@@ -68,6 +69,8 @@ class _Whole(_Torch):
 
     def step(self, x: Floats) -> Floats:
         """One step: x (I,) -> a fresh (O,)."""
+        if self.bidirectional:
+            need_no_future(self.model, "torch by step")
         self.sample[:] = x
         # oneDNN's LSTM prepares itself anew at every call: 48 us a step, 24 without it, but over a
         # sequence it is twenty times as fast. The public switch would cost 5 us.
@@ -112,7 +115,10 @@ class TorchScriptSession(_Whole):
             module = self.torch.jit.freeze(scripted.eval())
         self.call = lambda x, state: module(x, tuple(state))
         for _ in range(WARM_UP):
-            self.step(np.zeros(model.input_size, np.float32))
+            if self.bidirectional:
+                self.run(np.zeros((2, model.input_size), np.float32))
+            else:
+                self.step(np.zeros(model.input_size, np.float32))
         self.reset()
 
 
@@ -142,10 +148,15 @@ class _Stepped(_Torch):
 
 
 class TorchCellSession(_Stepped):
-    """Eager Cells: torch.lstm_cell and kin, which nn.LSTMCell and kin call, one per layer."""
+    """Eager Cells: torch.lstm_cell and kin, which nn.LSTMCell and kin call, one per layer.
+
+    Projections, peepholes and the reset before the product, which torch's Cells lack, are written
+    in torch's operations.
+    """
 
     def __init__(self, model: Model) -> None:
         """Tensors of all layers and a function for each."""
+        need_no_future(model, "torch's Cells")
         super().__init__(model)
         self.steps = [_cell(self.torch, layer) for layer in model.layers]
         self.call = self._call
@@ -180,10 +191,55 @@ def _cell(torch: Any, layer: Any) -> tuple[int, Callable[..., Any]]:
         return 0, lambda x: activate(linear(x, weight, bias))
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     w_ih, w_hh, b_ih, b_hh = (arrays.get(name) for name in names)
+    if "weight_hr_l0" in arrays or "peephole_l0" in arrays:
+        return 2, _lstm_in_operations(torch, arrays)
+    if layer.options.get("reset") == "before":
+        return 1, _gru_in_operations(torch, arrays)
     cell = {"LSTM": torch.lstm_cell, "GRU": torch.gru_cell}.get(layer.kind)
     if cell is None:
         cell = torch.rnn_relu_cell if layer.nonlinearity == "relu" else torch.rnn_tanh_cell
     return len(layer.state_names), lambda x, state: cell(x, state, w_ih, w_hh, b_ih, b_hh)
+
+
+def _lstm_in_operations(torch: Any, arrays: dict[str, Any]) -> Callable[..., Any]:
+    """A step of an LSTM with peepholes, a projection or both: x, (h, c) -> the new h and c."""
+    linear, sigmoid, tanh = torch.nn.functional.linear, torch.sigmoid, torch.tanh
+    w_ih, w_hh, w_hr = (arrays.get(f"weight_{name}_l0") for name in ("ih", "hh", "hr"))
+    b_ih, b_hh = (arrays.get(f"bias_{name}_l0") for name in ("ih", "hh"))
+    peephole = arrays.get("peephole_l0")
+    if peephole is not None:
+        p_i, p_f, p_o = peephole.chunk(3)
+
+    def step(x: Any, state: Any) -> Any:
+        h, c = state
+        i, f, g, o = (linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh)).chunk(4, 1)
+        if peephole is not None:
+            i, f = i + p_i * c, f + p_f * c
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        if peephole is not None:
+            o = o + p_o * c
+        h = sigmoid(o) * tanh(c)
+        return h if w_hr is None else linear(h, w_hr), c
+
+    return step
+
+
+def _gru_in_operations(torch: Any, arrays: dict[str, Any]) -> Callable[..., Any]:
+    """A step of a GRU whose reset gate acts before the product: x, h -> the new h."""
+    linear = torch.nn.functional.linear
+    w_ih, b_ih = arrays["weight_ih_l0"], arrays.get("bias_ih_l0")
+    w_hh, b_hh = arrays["weight_hh_l0"], arrays.get("bias_hh_l0")
+    both = 2 * w_hh.shape[1]
+    w_rz, w_n = w_hh[:both], w_hh[both:]
+    b_rz, b_n = (None, None) if b_hh is None else (b_hh[:both], b_hh[both:])
+
+    def step(x: Any, h: Any) -> Any:
+        z_x = linear(x, w_ih, b_ih)
+        r, z = torch.sigmoid(z_x[:, :both] + linear(h, w_rz, b_rz)).chunk(2, 1)
+        n = torch.tanh(z_x[:, both:] + linear(r * h, w_n, b_n))
+        return (1 - z) * n + z * h
+
+    return step
 
 
 class InductorSession(_Stepped):

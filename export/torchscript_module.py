@@ -27,8 +27,8 @@ import torch
 module = torch.jit.load({path!r})
 x = torch.zeros(1, 10, {inputs})  # (batch, time, input_size), batch and time as you like
 y, state = module(x, module.initial_state(x))
-y, state = module(x, state)  # the ten steps after them
 """
+MORE = "y, state = module(x, state)  # the ten steps after them\n"
 
 
 def write(model: Model, path: str | Path) -> Exported:
@@ -47,6 +47,8 @@ def write(model: Model, path: str | Path) -> Exported:
     done = replay(model, TorchScriptSession(model, loaded), "TorchScript")
     put(path, buffer.getvalue())
     snippet = SNIPPET.format(path=str(path), inputs=model.input_size)
+    if not model.bidirectional:
+        snippet += MORE
     return Exported(path, "torchscript", done.steps, done.max_abs_error, done.bound, snippet)
 
 
@@ -55,7 +57,8 @@ def to_torchscript(model: Model) -> torch.jit.ScriptModule:
 
     forward(x, state) -> (y, state): x (batch, time, input_size), y (batch, time, output_size),
     state a flat tuple of (batch, H) in the order of Model.states. initial_state(x) gives the state
-    at the start of a stream for as many sequences as x has.
+    at the start of a stream for as many sequences as x has. Of a bidirectional model x is a whole
+    sequence.
     """
     try:
         import torch
