@@ -6,7 +6,9 @@ their state as flat (batch, size) tensors in the order of Model.states.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +95,12 @@ class LSTM(_Library, nn.LSTM):
     """nn.LSTM; with proj_size too, which must be below hidden_size here."""
 
     kind, vectors = "LSTM", ("h", "c")
+
+    def __init__(self, *sizes: int, **options: Any) -> None:
+        """As nn.LSTM."""
+        super().__init__(*sizes, **options)
+        if self.proj_size:
+            _let_torch_warn()
 
     def forward(self, x: Tensor, state: States) -> tuple[Tensor, States]:  # type: ignore[override]
         """Over x (batch, time, I), from h (batch, P or H) and c (batch, H): y, new h and c."""
@@ -230,6 +238,19 @@ class LoopedGRU(Looped):
         w_hh = getattr(self, f"weight_hh_l0{direction}")
         y, h = _gru_loop(self.from_inputs(x, direction), state[0], w_hh)
         return y, (h,)
+
+
+@cache
+def _let_torch_warn() -> None:
+    """Hear out, unseen, what torch warns of once in a process: oneDNN knows no projections.
+
+    Its own implementation steps in, so there is nothing that a user could do about it.
+    """
+    x, h, c = (torch.zeros(1, 1, n, dtype=torch.float32, device="cpu") for n in (1, 1, 2))
+    weights = [torch.zeros(s, dtype=torch.float32, device="cpu") for s in ((8, 1), (8, 1), (1, 2))]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", "LSTM with projections", UserWarning)
+        torch.lstm(x, [h, c], weights, False, 1, 0.0, False, False, True)
 
 
 # A trace would write the loop out for the length of its example; compiled, it takes any.
