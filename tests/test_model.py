@@ -8,7 +8,8 @@ import pytest
 
 import cases
 from fastlstm.errors import ModelError
-from fastlstm.model import GRU, LSTM, RNN, Affine, Dense, Model
+from fastlstm.layers import build
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
 
 
 def zeros(*shape):
@@ -21,9 +22,121 @@ def test_sizes_follow_from_the_weights():
     assert [(s.layer, s.name, s.size) for s in model.states] == [(0, "h", 5), (0, "c", 5)]
 
 
+def test_a_projection_makes_h_and_the_output_smaller_than_c():
+    layer = LSTM(zeros(20, 3), zeros(20, 2), weight_hr_l0=zeros(2, 5), peephole_l0=zeros(15))
+    model = Model((layer, Dense(zeros(1, 2))))
+    assert (layer.hidden_size, layer.output_size, layer.input_size) == (5, 2, 3)
+    assert [(s.name, s.size) for s in model.states] == [("h", 2), ("c", 5)]
+    assert model.num_parameters == 60 + 40 + 10 + 15 + 2
+
+
+def test_both_directions_put_out_twice_the_size_and_carry_both_states():
+    layer = cases.bidirectional("LSTM", 3, 5, projection=2, initial=True)
+    model = Model((Affine(zeros(3), zeros(3)), layer, Dense(zeros(1, 4))))
+    assert (layer.cell, layer.hidden_size, layer.output_size) == ("LSTM", 5, 4)
+    expected = [
+        (1, "h", layer.forward.h0),
+        (1, "c", layer.forward.c0),
+        (1, "h_reverse", layer.backward.h0),
+        (1, "c_reverse", layer.backward.c0),
+    ]
+    for state, (position, name, initial) in zip(model.states, expected, strict=True):
+        assert (state.layer, state.name, state.size) == (position, name, len(initial))
+        assert np.array_equal(state.initial, initial)
+    assert model.bidirectional
+    assert not Model((layer.forward,)).bidirectional
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: cases.recurrent("LSTM", 3, 5, projection=2, peephole=True, initial=True),
+        lambda: cases.recurrent("GRU", 3, 5, reset="before"),
+        lambda: cases.recurrent("RNN", 3, 5, nonlinearity="relu", bias=False),
+        lambda: cases.bidirectional("LSTM", 3, 5, projection=2, peephole=True, initial=True),
+        lambda: cases.bidirectional("GRU", 3, 5, reset="before", bias=False),
+        lambda: cases.bidirectional("RNN", 3, 5, nonlinearity="relu"),
+        lambda: cases.dense(3, 5, "relu"),
+        lambda: cases.affine(3),
+    ],
+)
+def test_a_layer_is_built_from_its_own_description(make):
+    layer = make()
+    twin = build(layer.kind, layer.arrays, layer.options)
+    assert (type(twin), twin.options) == (type(layer), layer.options)
+    assert twin.arrays.keys() == layer.arrays.keys()
+    assert all(np.array_equal(array, layer.arrays[name]) for name, array in twin.arrays.items())
+    assert [s.initial.tolist() for s in twin.states] == [s.initial.tolist() for s in layer.states]
+
+
+def one_way(kind="LSTM", inputs=3, hidden=5, **options):
+    return cases.recurrent(kind, inputs, hidden, **options)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (
+            lambda: LSTM(zeros(8, 1), zeros(8, 2), peephole_l0=zeros(8)),
+            ["LSTM.peephole_l0", "(6,)", "(8,)"],
+        ),
+        (
+            lambda: LSTM(zeros(8, 1), zeros(8, 2), weight_hr_l0=zeros(1, 3)),
+            ["LSTM.weight_hr_l0", "(1, 2)", "(1, 3)"],
+        ),
+        (
+            lambda: LSTM(zeros(8, 1), zeros(8, 2), weight_hr_l0=zeros(1, 2)),
+            ["LSTM.weight_hh_l0", "(8, 1)", "(8, 2)"],
+        ),
+        (
+            lambda: LSTM(zeros(8, 1), zeros(8, 1), weight_hr_l0=zeros(1, 2), h0=zeros(2)),
+            ["LSTM.h0", "(1,)", "(2,)"],
+        ),
+        (
+            lambda: LSTM(zeros(8, 1), zeros(8, 1), weight_hr_l0=zeros(1, 2), c0=zeros(1)),
+            ["LSTM.c0", "(2,)", "(1,)"],
+        ),
+        (
+            lambda: LSTM(zeros(8, 1), zeros(8, 2), weight_hr_l0=zeros(2)),
+            ["LSTM.weight_hr_l0", "two axes", "(2,)"],
+        ),
+        (lambda: GRU(zeros(6, 1), zeros(6, 2), reset="early"), ["after, before", "'early'"]),
+        (
+            lambda: Bidirectional(one_way(), one_way("GRU")),
+            ["Bidirectional.backward", "LSTM(3, 5)", "GRU(3, 5"],
+        ),
+        (
+            lambda: Bidirectional(one_way(), one_way(inputs=4)),
+            ["Bidirectional.backward", "LSTM(3, 5)", "LSTM(4, 5)"],
+        ),
+        (
+            lambda: Bidirectional(one_way(hidden=4, projection=2), one_way(projection=2)),
+            ["Bidirectional.backward", "hidden_size 4", "hidden_size 5"],
+        ),
+        (
+            lambda: Bidirectional(one_way("GRU"), one_way("GRU", reset="before")),
+            ["Bidirectional.backward", "reset='after'", "reset='before'"],
+        ),
+        (
+            lambda: Bidirectional(one_way(), Dense(zeros(5, 3))),
+            ["Bidirectional.backward", "LSTM, GRU or RNN", "Dense"],
+        ),
+        (lambda: Bidirectional(None, one_way()), ["Bidirectional.forward", "NoneType"]),
+        (
+            lambda: Bidirectional.from_arrays(one_way().arrays, "Dense"),
+            ["Bidirectional.cell", "LSTM, GRU, RNN", "'Dense'"],
+        ),
+        (
+            lambda: Model((cases.bidirectional("RNN", 2, 3), Dense(zeros(1, 3)))),
+            ["layer 1 (Dense).weight", "(1, 6)", "puts out 6", "(1, 3)"],
+        ),
+        (
+            lambda: Model((Dense(zeros(2, 1)), cases.bidirectional("RNN", 3, 4))),
+            ["layer 1 (Bidirectional).weight_ih_l0", "(4, 2)", "(4, 3)"],
+        ),
+        (lambda: build("Bidirectional", {}, {"cell": "LSTM"}), ["Bidirectional", "(none)"]),
+        (lambda: build("GRU", one_way("GRU").arrays, {}), ["options (reset)", "found (none)"]),
+        (lambda: build("Conv", {}, {}), ["expected a kind", "Bidirectional", "'Conv'"]),
         (lambda: LSTM(zeros(20, 3), zeros(20, 4)), ["LSTM.weight_hh_l0", "(20, 5)", "(20, 4)"]),
         (lambda: LSTM(zeros(21, 3), zeros(20, 5)), ["LSTM.weight_ih_l0", "4 gates", "(21, 3)"]),
         (lambda: GRU(zeros(20, 3), zeros(20, 5)), ["GRU.weight_ih_l0", "3 gates", "(20, 3)"]),
@@ -90,9 +203,16 @@ def test_fortran_ordered_and_strided_weights_mean_the_same():
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-@pytest.mark.parametrize("name", ["mixed", "learned-start", "no-bias", "rnn-relu"])
-def test_a_model_reaches_another_process_whole_and_as_immutable(name, again):
-    model = Model(cases.model(name).layers, {"unit": "ppm"})
+@pytest.mark.parametrize(
+    "layers",
+    [
+        *(cases.model(n).layers for n in ("mixed", "learned-start", "no-bias", "rnn-relu")),
+        (one_way(projection=2, peephole=True), one_way("GRU", 2, reset="before")),
+        (cases.bidirectional("LSTM", 3, 5, projection=2, peephole=True, initial=True),),
+    ],
+)
+def test_a_model_reaches_another_process_whole_and_as_immutable(layers, again):
+    model = Model(layers, {"unit": "ppm"})
     twin = again(model)
     assert dict(twin.metadata) == {"unit": "ppm"}
     for ours, theirs in zip(model.layers, twin.layers, strict=True):
