@@ -254,7 +254,7 @@ def _let_torch_warn() -> None:
 
 
 # A trace would write the loop out for the length of its example; compiled, it takes any.
-@torch.jit.script_if_tracing
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
 def _lstm_loop(
     z_x: Tensor, h: Tensor, c: Tensor, w_hh: Tensor, w_hr: Tensor | None, peephole: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -275,7 +275,7 @@ def _lstm_loop(
     return torch.stack(outputs, 1), h, c
 
 
-@torch.jit.script_if_tracing
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
 def _gru_loop(z_x: Tensor, h: Tensor, w_hh: Tensor) -> tuple[Tensor, Tensor]:
     """Over z_x (batch, time, 3H), what the inputs give to the gates: y and the last h."""
     hidden = h.size(1)

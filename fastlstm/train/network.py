@@ -229,5 +229,6 @@ def _arrays(module: nn.Module) -> hub.Layer:
     kind = module.kind if isinstance(module, Recurrent) else type(module).__name__
     if isinstance(module, Recurrent) and module.bidirectional:
         return hub.Bidirectional.from_arrays(arrays, cell=kind, **options)
-    layer: Any = hub.LAYERS[kind]
-    return layer(**arrays, **options)
+    make: Any = hub.LAYERS[kind]
+    layer: hub.Layer = make(**arrays, **options)
+    return layer
