@@ -6,7 +6,6 @@ Nothing imports this package but the command line; it may import anything.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from fastlstm.verify import truth
 from . import machine
 from .contenders import OURS, Contender, checked, mode_of, one_thread, refusal
 from .models import lstm_models
-from .timing import Times, measure, ratios
+from .timing import Times, about, measure, ratios
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -114,14 +113,10 @@ def _rows(
         if ours not in [contender.name for contender in group]:
             rows += [Row(name, mode, c.name, note=f"not timed without {ours}") for c in group]
             continue
-        times = measure(group, x, rounds, progress=partial(_tell_round, tell, f"{name}: {mode}"))
+        times = measure(group, x, rounds, progress=about(tell, f"{name}: {mode}"))
         found = [_row(name, mode, c, times[c.name], times[ours], errors) for c in group]
         rows += sorted(found, key=lambda row: row.median_ns or 0)
     return rows
-
-
-def _tell_round(tell: Callable[[str], None], what: str, words: str) -> None:
-    tell(f"{what}, {words}")
 
 
 def _row(

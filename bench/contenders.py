@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fastlstm.roads import Road, StreamSession
-from fastlstm.verify import try_road
+from fastlstm import reference
+from fastlstm.roads import ROADS, Road, StreamSession
+from fastlstm.verify import truth, try_road
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +62,26 @@ def _contender(road: Road, session: Session) -> Contender:
         by_push = road.name == OURS[STEP]
         call = stream.run if not road.by_step else stream.push if by_push else stream.step
     return Contender(road.name, mode_of(road), call, session.reset)
+
+
+def check_truth(model: Model, steps: int = 300) -> Truth:
+    """What a contender must compute before it is timed, over fewer steps for a great model."""
+    steps = min(steps, max(20, (1 << 30) // model.num_parameters))
+    return truth(model, reference.check_input(model, steps, seed=1))
+
+
+def road_named(name: str) -> Road:
+    """The road of that name, one of fastlstm.roads."""
+    (road,) = (road for road in ROADS if road.name == name)
+    return road
+
+
+def our_contender(model: Model, mode: str, true: Truth | None = None) -> tuple[Contender, float]:
+    """Our stream by its fastest call of a mode, and its error; ArithmeticError if it is wrong."""
+    contender, verdict = checked(road_named(OURS[mode]), model, true or check_truth(model))
+    if contender is None:
+        raise ArithmeticError(f"{verdict.road}: {refusal(verdict)}")
+    return contender, verdict.max_abs_error
 
 
 def refusal(verdict: Verdict) -> str:

@@ -36,7 +36,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             "write one with `fastlstm bench --json`"
         )
     rows = document["rows"]
-    parts = [_machine(document)]
+    parts = [machine_line(document)]
     for mode in dict.fromkeys(row["mode"] for row in rows):
         title = TITLES.get(mode, mode).format(steps=document["steps"])
         timed = [row for row in rows if row["mode"] == mode and row["median_ns"] is not None]
@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _machine(document: Mapping[str, Any]) -> str:
+def machine_line(document: Mapping[str, Any]) -> str:
+    """What a document was measured on, in one line."""
     machine = document["machine"]
     load = machine["load_average"]
     facts = [
@@ -94,7 +95,7 @@ def _machine(document: Mapping[str, Any]) -> str:
         *(f"{name} {version}" for name, version in machine["versions"].items() if version),
         f"{document['rounds']} interleaved rounds",
     ]
-    return "Measured on: " + ", ".join(_cell(fact) for fact in facts if fact) + "."
+    return "Measured on: " + ", ".join(cell(fact) for fact in facts if fact) + "."
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -105,10 +106,10 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         model = "" if row["model"] == last else row["model"]
         last = row["model"]
         ours = row["contender"] == OURS.get(row["mode"])
-        name = _cell(row["contender"])
+        name = cell(row["contender"])
         lines.append(
             (
-                _cell(model),
+                cell(model),
                 f"**{name}**" if ours else name,
                 f"{row['median_ns']:,.0f}",
                 f"{row['p99_ns']:,.0f}",
@@ -128,20 +129,20 @@ def _below(mode: str, rows: Sequence[Mapping[str, Any]]) -> str:
     what = "single calls" if mode == STEP else "whole calls, each divided by its steps"
     counts = " to ".join(f"{count:,}" for count in dict.fromkeys((samples[0], samples[-1])))
     faster = [f"{row['contender']} on {row['model']}" for row in rows if row["ratio"] < 1]
-    found = f"Faster than ours: {', '.join(map(_cell, faster))}." if faster else "None is faster."
+    found = f"Faster than ours: {', '.join(map(cell, faster))}." if faster else "None is faster."
     return f"p99 is over {counts} {what}. {found}"
 
 
 def _not_timed(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"- {_cell(row['contender'])} on {_cell(row['model'])}: {_cell(row['note'])}"
+        f"- {cell(row['contender'])} on {cell(row['model'])}: {cell(row['note'])}"
         for row in rows
         if row["median_ns"] is None
     ]
     return "\n".join(["Not timed:", "", *lines]) if lines else ""
 
 
-def _cell(text: Any) -> str:
+def cell(text: Any) -> str:
     """Words that Markdown keeps as they are, on one line."""
     plain = " ".join(str(text).split())
     for mark in ("\\", "|", "*", "_", "`", "<", "[", "]"):

@@ -7,30 +7,25 @@ the floor is arithmetic that loads do not hide; below the floor it reuses what i
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastlstm import reference
-from fastlstm.roads import ROADS
 from fastlstm.stream import Stream
-from fastlstm.verify import truth
 
 from . import machine
-from .contenders import OURS, SEQUENCE, Contender, checked, one_thread, refusal
+from .contenders import SEQUENCE, Contender, our_contender
 from .load_only import BACK_AND_FORTH, FORWARD, load_only
 from .models import plain_model
-from .timing import Clock, Times, measure, ratios
+from .timing import Clock, Times, about, measure, ratios
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from fastlstm.model import Model
-    from fastlstm.roads import Road
-    from fastlstm.verify import Truth
 
 SCHEMA = "fastlstm-roofline-1"
 SIZES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -85,46 +80,28 @@ def measure_roofline(
     tell = progress or (lambda words: None)
     before = machine.describe()
     rows = []
-    with one_thread():
-        for hidden in sizes:
-            model = plain_model(cell, hidden, outputs=None)
-            ours, error = our_contender(model, OURS[SEQUENCE])
-            weights = weights_of(model)
-            steps = min(max(least_steps, ENOUGH_BYTES // weights.nbytes), most_steps)
-            times = measure(
-                [ours, *loaders(weights)],
-                reference.check_input(model, steps, seed=2),
-                rounds,
-                sequence_calls=1,
-                clock=clock,
-                progress=partial(_tell_round, tell, f"{cell} {hidden}"),
-            )
-            rows.append(_row(hidden, weights.nbytes, steps, times, ours.name, error))
+    for hidden in sizes:
+        model = plain_model(cell, hidden, outputs=None)
+        ours, error = our_contender(model, SEQUENCE)
+        weights = weights_of(model)
+        steps = long_enough(weights, least_steps, most_steps)
+        times = measure(
+            [ours, *loaders(weights)],
+            reference.check_input(model, steps, seed=2),
+            rounds,
+            sequence_calls=1,
+            clock=clock,
+            progress=about(tell, f"{cell} {hidden}"),
+        )
+        rows.append(_row(hidden, weights.nbytes, steps, times, ours.name, error))
     return Roofline(cell, tuple(rows), before, rounds)
 
 
-def _tell_round(tell: Callable[[str], None], what: str, words: str) -> None:
-    tell(f"{what}, {words}")
-
-
-def our_contender(model: Model, name: str) -> tuple[Contender, float]:
-    """Our stream by the road of that name, and its greatest error; ArithmeticError if wrong."""
-    (road,) = (road for road in ROADS if road.name == name)
-    return right_contender(road, model, check_truth(model))
-
-
-def right_contender(road: Road, model: Model, true: Truth) -> tuple[Contender, float]:
-    """A road that is right, and its greatest error; ArithmeticError for any other."""
-    contender, verdict = checked(road, model, true)
-    if contender is None:
-        raise ArithmeticError(f"{road.name}: {refusal(verdict)}")
-    return contender, verdict.max_abs_error
-
-
-def check_truth(model: Model) -> Truth:
-    """What a contender must compute before it is timed, over fewer steps for a great model."""
-    steps = min(300, max(20, (1 << 30) // model.num_parameters))
-    return truth(model, reference.check_input(model, steps, seed=1))
+def long_enough(
+    weights: np.ndarray[Any, Any], least: int = LEAST_STEPS, most: int = MOST_STEPS
+) -> int:
+    """Steps of one timed call: see LEAST_STEPS."""
+    return min(max(least, ENOUGH_BYTES // weights.nbytes), most)
 
 
 def weights_of(model: Model) -> np.ndarray[Any, Any]:

@@ -104,6 +104,11 @@ def _round(
         times.calls.append(end - start)
 
 
+def about(tell: Callable[[str], None], what: str) -> Callable[[str], None]:
+    """`tell`, with what is being timed before the words."""
+    return lambda words: tell(f"{what}, {words}")
+
+
 def ratios(times: Times, ours: Times) -> list[float]:
     """Time over ours, round by round."""
     return [a / b for a, b in zip(times.rounds, ours.rounds, strict=True)]
