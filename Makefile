@@ -9,7 +9,7 @@ TYPECHECK := build/typecheck
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types bench readme clean distclean
+.PHONY: help setup demo test lint format types bench limits readme clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ types: $(TYPECHECK)/.ready ## check types
 bench: $(READY) ## time every road on this machine, figures into build/bench.json
 	@mkdir -p build
 	@$(BIN)/fastlstm bench --json build/bench.json
+
+limits: $(READY) ## measure every goal of speed on this machine, some ten minutes, into bench/results/limits.md
+	@$(BIN)/python -m fastlstm.bench.goals --json bench/results/limits.json --markdown bench/results/limits.md
 
 readme: $(READY) ## time plain LSTMs on this machine and put the table into README.md
 	@$(BIN)/fastlstm bench --hidden 8,32,64 --json bench/results/lstm.json
