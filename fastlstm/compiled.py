@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -13,11 +14,13 @@ import numpy as np
 
 from fastlstm.kernels import calls
 from fastlstm.kernels.network import compile_network
-from fastlstm.kernels.packing import Plan, Spec, aligned, pack
-from fastlstm.model import Affine, Array, Dense, Layer, Model
+from fastlstm.kernels.packing import Spec, aligned, pack
+from fastlstm.model import Affine, Array, Bidirectional, Dense, Layer, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from fastlstm.kernels.plan import Plan
 
 HEADER_FLOATS = calls.HEADER_BYTES // 4
 
@@ -32,10 +35,11 @@ class Compiled:
         self.initial = aligned(HEADER_FLOATS + len(packed.memory))
         self.initial[HEADER_FLOATS:] = packed.memory
         header = self.initial[:HEADER_FLOATS].view(np.int64)
-        self.network = _network(packed.plan)
         self.calls = calls.compiled_calls()
+        self.network = _network(packed.plan)
         for word, value in (
-            (calls.NETWORK, self.network.address),
+            (calls.NETWORK, self.network.step.address),
+            (calls.NETWORK_RUN, self.network.run.address),
             (calls.WEIGHTS, self.weights.ctypes.data),
             (calls.INPUTS, packed.plan.inputs),
             (calls.OUTPUTS, packed.plan.outputs),
@@ -46,6 +50,7 @@ class Compiled:
         ):
             header[word // 8] = value
         self.digest = digest_of(model)
+        self._scratches: list[Array] = []
         # Where the state vectors lie after an even and after an odd number of steps, as slices.
         self.states = tuple(
             (
@@ -54,6 +59,22 @@ class Compiled:
             )
             for s in model.states
         )
+
+    @contextmanager
+    def scratch(self) -> Iterator[int]:
+        """The address of the room that one `run` needs, kept for the next one.
+
+        There are as many as threads were in `run` at once; a stream has none of its own, because
+        most live streams only see single steps.
+        """
+        try:
+            room = self._scratches.pop()
+        except IndexError:
+            room = aligned(self.plan.scratch_size)
+        try:
+            yield room.ctypes.data
+        finally:
+            self._scratches.append(room)
 
 
 _lock = threading.Lock()
@@ -82,11 +103,14 @@ def spec_of(model: Model, position: int, layer: Layer) -> Spec:
         return Spec("Dense", *sizes, arrays, layer.activation)
     if isinstance(layer, Affine):
         return Spec("Affine", *sizes, arrays)
+    assert not isinstance(layer, Bidirectional), "sequence.py cuts a model at these"
     zeros = np.zeros(len(layer.weight_ih_l0), np.float32)
     arrays.setdefault("bias_ih_l0", zeros)
     arrays.setdefault("bias_hh_l0", zeros)
-    nonlinearity = layer.options.get("nonlinearity", "linear")
-    return Spec(layer.kind, *sizes, arrays, nonlinearity, initial)
+    options = layer.options
+    nonlinearity = options.get("nonlinearity", "linear")
+    before = options.get("reset") == "before"
+    return Spec(layer.kind, *sizes, arrays, nonlinearity, initial, before)
 
 
 def _state_place(plan: Plan, layer: int, name: str, parity: int, size: int) -> slice:
@@ -115,7 +139,10 @@ def calls_by_address(code: Compiled) -> tuple[Callable[..., int], Callable[..., 
         if not np.isfinite(x).all():
             return calls.NOT_FINITE
         x = np.ascontiguousarray(x)
-        return code.calls.run(memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1)
+        with code.scratch() as scratch:
+            return code.calls.run(
+                memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1, scratch
+            )
 
     def push(x: Any, memory: Array) -> int:
         return step(x, memory, np.empty(outputs, np.float32))

@@ -125,7 +125,17 @@ class Stream:
         """
         block = self._block(x)
         y = np.empty((len(block), self._output_size), np.float32)
-        self._advance(block.ctypes.data, self._model.input_size, y)
+        with self._code.scratch() as scratch:
+            status = self._calls.run(
+                self._memory.ctypes.data,
+                block.ctypes.data,
+                self._model.input_size,
+                y.ctypes.data,
+                len(y),
+                scratch,
+            )
+        if status == calls.IN_USE:
+            raise StreamBusyError(_BUSY_MESSAGE)
         return y
 
     def forecast(self, steps: int) -> Array:
@@ -148,8 +158,9 @@ class Stream:
         before = self.snapshot()
         y = np.empty((int(steps) + 1, self._output_size), np.float32)
         y[0] = self.output
-        # Row k of y is the input of the step that writes row k + 1.
-        self._advance(y.ctypes.data, self._output_size, y[1:])
+        status = self._calls.forecast(self._memory.ctypes.data, y.ctypes.data, int(steps))
+        if status == calls.IN_USE:
+            raise StreamBusyError(_BUSY_MESSAGE)
         if not np.isfinite(y).all():
             self.restore(before)
             last = int(np.isfinite(y).all(axis=1).argmin())
@@ -210,13 +221,6 @@ class Stream:
             "a Stream cannot be copied or pickled: take its snapshot(), and restore() that in a "
             "new stream of the same model"
         )
-
-    def _advance(self, x_address: int, x_stride: int, y: Array) -> None:
-        status = self._calls.run(
-            self._memory.ctypes.data, x_address, x_stride, y.ctypes.data, len(y)
-        )
-        if status == calls.IN_USE:
-            raise StreamBusyError(_BUSY_MESSAGE)
 
     def _state_places(self) -> list[slice]:
         return [places[self.steps & 1] for places in self._code.states]

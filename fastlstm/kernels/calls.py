@@ -1,4 +1,4 @@
-"""The three calls that cross from Python into machine code: push, step and run, for any network.
+"""What crosses from Python into machine code for any network: push, step, run and forecast.
 
 They see a stream as one block of memory: a header of int64 words, then the float32 that packing.py
 lays out. They trust what stream.py put there, and check what a user gives.
@@ -30,9 +30,10 @@ from fastlstm.kernels.simd import JIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Header words of a stream's memory, as byte offsets: where the network's machine code and packed
-# weights are, whether a thread is in, the steps taken, sizes, where the output buffer begins (in
-# float32), and what tells an ndarray, a float and the dtype float32.
+# Header words of a stream's memory, as byte offsets: where the machine code for one step and the
+# packed weights are, whether a thread is in, the steps taken, sizes, where the output buffer
+# begins (in float32), what tells an ndarray, a float and the dtype float32, and where the machine
+# code for a run is.
 (
     NETWORK,
     WEIGHTS,
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     ARRAY_TYPE,
     FLOAT_TYPE,
     FLOAT32,
-) = range(0, 80, 8)
+    NETWORK_RUN,
+) = range(0, 88, 8)
 HEADER_BYTES = 128
 
 # What the compiled functions answer.
@@ -96,6 +98,19 @@ def get_double(typingctx, address):
 
 
 @intrinsic
+def call_network_run(typingctx, function, memory, weights, parity, x, x_stride, y, steps, scratch):
+    """Call the machine code at the address `function`; see network.NETWORK_RUN."""
+
+    def build(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [word] * 8)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 9), build
+
+
+@intrinsic
 def call_network(typingctx, function, memory, weights, parity, y):
     """Call the machine code at the address `function`; see network.NETWORK_STEP."""
 
@@ -115,8 +130,11 @@ class Calls(NamedTuple):
     push: Callable[[Any, Any], int]
     # step(sample, memory, y) -> status: the same, and copies the output to y.
     step: Callable[[Any, Any, Any], int]
-    # run(memory, x, x_stride, y, steps) -> status: addresses and counts; releases the GIL.
-    run: Callable[[int, int, int, int, int], int]
+    # run(memory, x, x_stride, y, steps, scratch) -> status: addresses and counts; releases the GIL.
+    run: Callable[[int, int, int, int, int, int], int]
+    # forecast(memory, y, steps) -> status: row k of y is the input of the step that writes row
+    # k + 1; releases the GIL.
+    forecast: Callable[[int, int, int], int]
     # claim(memory) -> whether the stream was free and is now marked as in use; release undoes it.
     claim: Callable[[int], bool]
     release: Callable[[int], None]
@@ -137,7 +155,8 @@ def compiled_calls() -> Calls:
     return Calls(
         _entry_point(push, word(OBJECT, OBJECT)),
         _entry_point(step, word(OBJECT, OBJECT, OBJECT)),
-        _entry_point(run, word(word, word, word, word, word)),
+        _entry_point(run, word(word, word, word, word, word, word)),
+        _entry_point(forecast, word(word, word, word)),
         _entry_point(claim, types.boolean(word)),
         _entry_point(release, types.void(word)),
     )
@@ -228,25 +247,53 @@ def step(sample, memory, y):
 
 
 @njit(error_model="numpy", nogil=True)
-def run(base, x, x_stride, y, steps):
+def run(base, x, x_stride, y, steps, scratch):
+    if not exchange_word(base + BUSY, 0, 1):
+        return IN_USE
+    before = get_word(base + STEPS)
+    call_network_run(
+        get_word(base + NETWORK_RUN),
+        base + HEADER_BYTES,
+        get_word(base + WEIGHTS),
+        before & 1,
+        x,
+        x_stride,
+        y,
+        steps,
+        scratch,
+    )
+    leave(base, y, before, steps)
+    return DONE
+
+
+@njit(error_model="numpy", nogil=True)
+def forecast(base, y, steps):
     if not exchange_word(base + BUSY, 0, 1):
         return IN_USE
     network, weights = get_word(base + NETWORK), get_word(base + WEIGHTS)
-    inputs, outputs = get_word(base + INPUTS), get_word(base + OUTPUTS)
+    size = get_word(base + OUTPUTS)
     before = get_word(base + STEPS)
-    memory, source, target = pointer_to(base + HEADER_BYTES), pointer_to(x), pointer_to(y)
+    memory, rows = pointer_to(base + HEADER_BYTES), pointer_to(y)
     for t in range(steps):
-        for k in range(inputs):
-            put(memory, k, get(source, t * x_stride + k))
-        row = address_of(offset(target, t * outputs))
+        for k in range(size):
+            put(memory, k, get(rows, t * size + k))
+        row = address_of(offset(rows, (t + 1) * size))
         call_network(network, base + HEADER_BYTES, weights, (before + t) & 1, row)
+    leave(base, address_of(offset(rows, size)), before, steps)
+    return DONE
+
+
+@njit(**JIT)
+def leave(base, y, before, steps):
+    """After `steps` steps: keep the last row of y as the output, count, and let others in."""
     if steps > 0:
-        output = get_word(base + OUTPUT)
+        outputs = get_word(base + OUTPUTS)
+        output = pointer_to(base + HEADER_BYTES + 4 * get_word(base + OUTPUT))
+        last = offset(pointer_to(y), (steps - 1) * outputs)
         for k in range(outputs):
-            put(memory, output + k, get(target, (steps - 1) * outputs + k))
+            put(output, k, get(last, k))
     put_word(base + STEPS, before + steps)
     put_word(base + BUSY, 0)
-    return DONE
 
 
 @njit

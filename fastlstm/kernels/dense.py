@@ -8,9 +8,10 @@ import numpy as np
 from numba import njit
 
 from fastlstm.kernels.activations import sigmoid, tanh
-from fastlstm.kernels.memory import get, put
+from fastlstm.kernels.memory import get, offset, put
 from fastlstm.kernels.products import accumulate, load_many, store_many
 from fastlstm.kernels.simd import JIT, fma, load, maximum, splat, store, total
+from fastlstm.kernels.span_products import span_product
 
 LINEAR, RELU, TANH, SIGMOID, SOFTMAX = range(5)
 
@@ -59,6 +60,23 @@ def dense_step(zero, inputs, outputs, groups, width, activation, ahead, weights,
             store(y, k, activate(activation, load(vectors[0], y, k)))
     if activation == SOFTMAX:
         softmax(y, outputs)
+
+
+@njit(**JIT)
+def dense_span(
+    zero, tile, inputs, outputs, groups, width, activation, weights, x, x_stride, y, y_stride, steps
+):
+    """dense_step for a span of time steps, row t of `y` from row t of `x`: the same bits."""
+    stride = len(zero[0]) * width
+    part = (1 + inputs) * stride
+    span_product(zero, tile, inputs, groups, part, stride, weights, x, x_stride, y, y_stride, steps)
+    if activation != LINEAR:
+        for t in range(steps):
+            row = offset(y, t * y_stride)
+            for k in range(0, groups * stride, width):
+                store(row, k, activate(activation, load(zero[0][0], row, k)))
+            if activation == SOFTMAX:
+                softmax(row, outputs)
 
 
 @njit(**JIT)

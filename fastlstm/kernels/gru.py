@@ -1,4 +1,4 @@
-"""One fused GRU step, the reset gate after the matrix product: twin of reference.gru_step."""
+"""One fused GRU step, for either place of the reset gate: twins of those in reference.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fastlstm.kernels.simd import (
     fma,
     hidden_constant,
     load,
+    mul,
     splat,
     store,
     sub,
@@ -20,11 +21,12 @@ from fastlstm.kernels.simd import (
 
 
 @njit(**JIT)
-def gru_step(zero, inputs, hidden, blocks, width, ahead, weights, x, h, h_new, odd):
-    """One step over every block of `width` units; the new h goes to `h_new`.
+def gru_step(zero, inputs, hidden, blocks, width, ahead, ready, weights, z_x, x, h, h_new, odd):
+    """One step, the reset gate after the matrix product; the new h goes to `h_new`.
 
     weights: blocks x [bias r z n | bias n of the hidden half | inputs | hidden rows][gate][width].
     Odd steps walk the blocks backwards, so that what was read last is still in L1.
+    Where `ready`, bias and input half are not taken here but from z_x: see span_product.
     """
     gates = zero[0]
     stride = 3 * width
@@ -35,15 +37,82 @@ def gru_step(zero, inputs, hidden, blocks, width, ahead, weights, x, h, h_new, o
         block = k + odd * (blocks - 1 - 2 * k)
         at = block * ((1 + inputs + hidden) * stride + width)
         unit = block * width
-        z_x = load_many(gates, weights, at)
         n_bias = load(tiny, weights, at + stride)
-        at += stride + width
-        z_x = accumulate(zero, z_x, weights, at, stride, x, inputs, ahead)
-        start = (z_x[0], z_x[1], n_bias)
-        z_h = accumulate(zero, start, weights, at + inputs * stride, stride, h, hidden, ahead)
+        row = at + stride + width
+        if ready:
+            z = load_many(gates, z_x, block * stride)
+        else:
+            z = load_many(gates, weights, at)
+            z = accumulate(zero, z, weights, row, stride, x, inputs, ahead)
+        start = (z[0], z[1], n_bias)
+        z_h = accumulate(zero, start, weights, row + inputs * stride, stride, h, hidden, ahead)
         r, renewed = sigmoid(z_h[0]), one_minus_sigmoid(z_h[1])
-        n = tanh(fma(r, z_h[2], z_x[2]))
+        n = tanh(fma(r, z_h[2], z[2]))
         # (1 - z) n + z h, as h + (1 - z) (n - h): a gate near 1 keeps all of its digits.
         old = load(tiny, h, unit)
         new = fma(renewed, sub(n, old), old)
+        store(h_new, unit, flush_tiny(new, tiny))
+
+
+@njit(**JIT)
+def gru_before_step(
+    three,
+    two,
+    one,
+    inputs,
+    hidden,
+    blocks,
+    width,
+    ahead,
+    ready,
+    weights,
+    z_x,
+    x,
+    h,
+    kept,
+    h_new,
+    odd,
+):
+    """One step, the reset gate before the matrix product; the new h goes to `h_new`, or over `h`.
+
+    weights: blocks x [bias r z n | inputs r z n | hidden rows r z | hidden rows n][width], and
+    `three`, `two` and `one` are the zeros for rows of so many vectors. `kept` has room for r h,
+    1 - z and the input half of n, of blocks * width each: n waits for the r h of all units.
+    """
+    tiny = splat(three[0][0], TINY)
+    units = blocks * width
+    inputs_at = 3 * width
+    two_at = inputs_at + inputs * 3 * width
+    one_at = two_at + hidden * 2 * width
+    part = one_at + hidden * width
+    count = hidden_constant(blocks) if blocks > 1 else 1
+    for k in range(count):
+        block = k + odd * (blocks - 1 - 2 * k)
+        at, unit = block * part, block * width
+        if ready:
+            z = load_many(three[0], z_x, block * 3 * width)
+        else:
+            z = load_many(three[0], weights, at)
+            z = accumulate(three, z, weights, at + inputs_at, 3 * width, x, inputs, ahead)
+        start = (z[0], z[1])
+        z_h = accumulate(two, start, weights, at + two_at, 2 * width, h, hidden, ahead)
+        store(kept, unit, mul(sigmoid(z_h[0]), load(tiny, h, unit)))
+        store(kept, units + unit, one_minus_sigmoid(z_h[1]))
+        store(kept, 2 * units + unit, z[2])
+    for k in range(count):
+        block = k + odd * (blocks - 1 - 2 * k)
+        at, unit = block * part, block * width
+        z_n = accumulate(
+            one,
+            (load(tiny, kept, 2 * units + unit),),
+            weights,
+            at + one_at,
+            width,
+            kept,
+            hidden,
+            ahead,
+        )
+        old = load(tiny, h, unit)
+        # (1 - z) n + z h, as h + (1 - z) (n - h): a gate near 1 keeps all of its digits.
+        new = fma(load(tiny, kept, units + unit), sub(tanh(z_n[0]), old), old)
         store(h_new, unit, flush_tiny(new, tiny))

@@ -22,30 +22,47 @@ from fastlstm.kernels.simd import (
 
 
 @njit(**JIT)
-def lstm_step(zero, inputs, hidden, blocks, width, ahead, weights, x, h, c, h_new, odd):
-    """One step over every block of `width` units; `c` is updated in place, h goes to `h_new`.
+def lstm_step(
+    zero, inputs, recurrent, blocks, width, ahead, peephole, ready, weights, z_x, x, h, c, y, odd
+):
+    """One step over every block of `width` units; `c` is updated in place, o tanh(c) goes to `y`.
 
-    weights: blocks x [bias | inputs | hidden rows][gate i f g o][width]. The weights stream once;
-    the four gates of a block stay in registers until its new h and c are stored.
+    weights: blocks x [bias | peepholes i f o if any | inputs | hidden rows][gate i f g o][width].
+    They stream once; the gates of a block stay in registers until its new c and y are stored.
     Odd steps walk the blocks backwards, so that what was read last is still in L1.
+    Where `ready`, bias and input half are not taken here but from z_x: see span_product.
     """
     gates = zero[0]
     stride = 4 * width
+    seen = 3 * width if peephole else 0
+    part = (1 + inputs + recurrent) * stride + seen
     tiny = splat(gates[0], TINY)
     # Unrolled, two blocks are scheduled into each other and their gates spill.
     count = hidden_constant(blocks) if blocks > 1 else 1
     for n in range(count):
         block = n + odd * (blocks - 1 - 2 * n)
-        at = block * (1 + inputs + hidden) * stride
+        at = block * part
         unit = block * width
-        z = load_many(gates, weights, at)
-        z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
-        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden, ahead)
-        i, g, o = sigmoid(z[0]), tanh(z[2]), sigmoid(z[3])
+        if ready:
+            z = load_many(gates, z_x, block * stride)
+        else:
+            z = load_many(gates, weights, at)
+            z = accumulate(zero, z, weights, at + stride + seen, stride, x, inputs, ahead)
+        cell = load(tiny, c, unit)
+        if peephole:
+            p = at + stride
+            z_i = fma(load(tiny, weights, p), cell, z[0])
+            z_f = fma(load(tiny, weights, p + width), cell, z[1])
+            z = (z_i, z_f, z[2], z[3])
+        row = at + seen + (1 + inputs) * stride
+        z = accumulate(zero, z, weights, row, stride, h, recurrent, ahead)
+        i, g = sigmoid(z[0]), tanh(z[2])
         # f c + i g, as c + (i g - (1 - f) c): a gate near 1 keeps all of its digits.
         forgotten = one_minus_sigmoid(z[1])
-        cell = load(tiny, c, unit)
         cell = add(cell, fma(negate(forgotten), cell, mul(i, g)))
+        z_o = z[3]
+        if peephole:
+            z_o = fma(load(tiny, weights, at + stride + 2 * width), cell, z_o)
         # The next step reads the flushed cell; this one does not wait for it.
         store(c, unit, flush_tiny(cell, tiny))
-        store(h_new, unit, mul(o, tanh(cell)))
+        store(y, unit, mul(sigmoid(z_o), tanh(cell)))

@@ -1,44 +1,59 @@
-"""A whole network as one compiled step, made from a Plan."""
+"""A whole network as machine code, made from a Plan: one step, and a run of many."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numba import njit, types
 from numba.core.ccallback import CFunc
 
 from fastlstm.kernels.cache import KernelCache
-from fastlstm.kernels.dense import affine_step, dense_dot_step, dense_step
-from fastlstm.kernels.gru import gru_step
-from fastlstm.kernels.lstm import lstm_step
+from fastlstm.kernels.layer_steps import span_of, step_of
 from fastlstm.kernels.memory import get, offset, pointer_to, put
-from fastlstm.kernels.packing import ALIGNMENT, LayerPlan, Plan
-from fastlstm.kernels.products import zero_sets
-from fastlstm.kernels.rnn import rnn_step
 from fastlstm.kernels.simd import JIT
+
+if TYPE_CHECKING:
+    from fastlstm.kernels.plan import Plan
 
 # network_step(memory, weights, parity, y): addresses of a stream's float32, of the packed weights
 # and of where the output goes; parity is that of the number of steps before.
 NETWORK_STEP = ((types.int64,) * 4, types.void)
+# network_run(memory, weights, parity, x, x_stride, y, steps, scratch): the same for rows of x,
+# x_stride float32 apart, to rows of y without gaps; scratch is room of the plan's scratch_size.
+NETWORK_RUN = ((types.int64,) * 8, types.void)
 
 
-def compile_network(plan: Plan) -> Any:
-    """The network of a plan as machine code with an `address`, compiled or from the cache.
+class Network(NamedTuple):
+    """Machine code with an `address` each; keep it for as long as an address is used."""
 
-    Streams call it through that address (calls.py), so that it is all there is to compile for a
-    new architecture; keep the returned object for as long as the address is used.
+    step: Any
+    run: Any
+
+
+def compile_network(plan: Plan) -> Network:
+    """The network of a plan as machine code, compiled or from the cache.
+
+    Streams call it through its addresses (calls.py), so that it is all there is to compile for a
+    new architecture.
     """
-    function: Any = CFunc(_network_step(plan), NETWORK_STEP, {}, {"error_model": "numpy"})
-    function._cache = KernelCache("network_step", repr(plan))
-    function.compile()
-    return function
+    return Network(
+        _compiled(_network_step(plan), NETWORK_STEP, plan),
+        _compiled(_network_run(plan), NETWORK_RUN, plan),
+    )
+
+
+def _compiled(function: Any, signature: Any, plan: Plan) -> Any:
+    code: Any = CFunc(function, signature, {}, {"error_model": "numpy"})
+    code._cache = KernelCache(function.__name__, repr(plan))
+    code.compile()
+    return code
 
 
 def _network_step(plan: Plan) -> Any:
     # One layer after the other, as nested calls: Numba cannot loop over functions.
-    layers = _layer(plan.layers[0])
+    layers = step_of(plan.layers[0])
     for layer in plan.layers[1:]:
-        layers = _chain(layers, _layer(layer))
+        layers = _then(layers, step_of(layer))
     outputs = plan.outputs
     even, odd = plan.layers[-1].result
 
@@ -52,7 +67,7 @@ def _network_step(plan: Plan) -> Any:
     return network_step
 
 
-def _chain(first: Any, second: Any) -> Any:
+def _then(first: Any, second: Any) -> Any:
     @njit(**JIT)
     def both(memory, weights, parity):
         first(memory, weights, parity)
@@ -61,75 +76,51 @@ def _chain(first: Any, second: Any) -> Any:
     return both
 
 
-def _layer(plan: LayerPlan) -> Any:
-    """One layer's step with its sizes and offsets as constants."""
-    inputs, outputs, width, parts = plan.inputs, plan.outputs, plan.width, plan.parts
-    vectors, sets, ahead, activation = plan.vectors, plan.sets, plan.ahead, plan.activation
-    at, cell = plan.weights, plan.cell
-    source_even, source_odd = plan.source
-    result_even, result_odd = plan.result
-    padded = -(-inputs // ALIGNMENT) * ALIGNMENT
+def _network_run(plan: Plan) -> Any:
+    layers = span_of(plan.layers[0])
+    for layer in plan.layers[1:]:
+        layers = _then_over_span(layers, span_of(layer))
+    inputs, outputs, length = plan.inputs, plan.outputs, plan.span
+    first, last = plan.layers[0].span, plan.layers[-1].span
+    copied, padded = first.source, first.source_size
+    result, result_size = last.result, last.result_size
 
+    def network_run(
+        memory_address,
+        weights_address,
+        parity,
+        x_address,
+        x_stride,
+        y_address,
+        steps,
+        scratch_address,
+    ):
+        memory, weights = pointer_to(memory_address), pointer_to(weights_address)
+        x, y, scratch = pointer_to(x_address), pointer_to(y_address), pointer_to(scratch_address)
+        for begin in range(0, steps, length):
+            count = min(length, steps - begin)
+            source = offset(x, begin * x_stride)
+            if copied >= 0:
+                for t in range(count):
+                    row = offset(scratch, copied + t * padded)
+                    for k in range(inputs):
+                        put(row, k, get(source, t * x_stride + k))
+                    # A first layer that reads whole vectors multiplies what is beyond by 0.
+                    for k in range(inputs, padded):
+                        put(row, k, 0)
+            layers(memory, weights, (parity + begin) & 1, count, source, x_stride, scratch)
+            for t in range(count):
+                row, target = offset(scratch, result + t * result_size), (begin + t) * outputs
+                for k in range(outputs):
+                    put(y, target + k, get(row, k))
+
+    return network_run
+
+
+def _then_over_span(first: Any, second: Any) -> Any:
     @njit(**JIT)
-    def source(memory, parity):
-        return offset(memory, source_odd if parity else source_even)
+    def both(memory, weights, parity, steps, x, x_stride, scratch):
+        first(memory, weights, parity, steps, x, x_stride, scratch)
+        second(memory, weights, parity, steps, x, x_stride, scratch)
 
-    @njit(**JIT)
-    def result(memory, parity):
-        return offset(memory, result_odd if parity else result_even)
-
-    if plan.kind == "LSTM":
-
-        @njit(**JIT)
-        def layer(memory, weights, parity):
-            zero = zero_sets(width, vectors, sets)
-            x, old, new = source(memory, parity), result(memory, 1 - parity), result(memory, parity)
-            c = offset(memory, cell)
-            w = offset(weights, at)
-            lstm_step(zero, inputs, outputs, parts, width, ahead, w, x, old, c, new, parity)
-
-    elif plan.kind == "GRU":
-
-        @njit(**JIT)
-        def layer(memory, weights, parity):
-            zero = zero_sets(width, vectors, sets)
-            x, old, new = source(memory, parity), result(memory, 1 - parity), result(memory, parity)
-            w = offset(weights, at)
-            gru_step(zero, inputs, outputs, parts, width, ahead, w, x, old, new, parity)
-
-    elif plan.kind == "RNN":
-
-        @njit(**JIT)
-        def layer(memory, weights, parity):
-            zero = zero_sets(width, vectors, sets)
-            x, old, new = source(memory, parity), result(memory, 1 - parity), result(memory, parity)
-            w = offset(weights, at)
-            rnn_step(zero, inputs, outputs, parts, width, activation, ahead, w, x, old, new, parity)
-
-    elif plan.kind == "Affine":
-
-        @njit(**JIT)
-        def layer(memory, weights, parity):
-            zero = zero_sets(width, vectors, sets)
-            x, y = source(memory, parity), result(memory, parity)
-            affine_step(zero, padded, width, offset(weights, at), x, y)
-
-    elif plan.dot:
-
-        @njit(**JIT)
-        def layer(memory, weights, parity):
-            zero = zero_sets(width, vectors, sets)
-            x, y = source(memory, parity), result(memory, parity)
-            w = offset(weights, at)
-            dense_dot_step(zero, padded, outputs, width, activation, w, x, y)
-
-    else:
-
-        @njit(**JIT)
-        def layer(memory, weights, parity):
-            zero = zero_sets(width, vectors, sets)
-            x, y = source(memory, parity), result(memory, parity)
-            w = offset(weights, at)
-            dense_step(zero, inputs, outputs, parts, width, activation, ahead, w, x, y)
-
-    return layer
+    return both

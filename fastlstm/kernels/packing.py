@@ -1,17 +1,14 @@
-"""PyTorch-ordered weights into the kernels' blocked layout, and the plan of a stream's memory.
-
-A plan holds sizes and offsets alone, so models of one architecture share one compiled program.
-"""
+"""PyTorch-ordered weights into the kernels' blocked layout, and the plan of a stream's memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlstm.kernels.dense import LINEAR, RELU, SIGMOID, SOFTMAX, TANH
+from fastlstm.kernels.plan import LayerPlan, Plan, Projection, SpanPlan
 from fastlstm.kernels.simd import NATIVE_WIDTH, REGISTERS
 
 if TYPE_CHECKING:
@@ -27,13 +24,22 @@ DOT_OUTPUTS = 4
 # processor's own prefetching leaves a fifth to a third of the second level's bandwidth unused.
 # Not so for a GRU, whose rows are three vectors: there it costs 5 % (docs/kernels.md).
 PREFETCH_ABOVE, PREFETCH_AHEAD = 18 * 1024, 512  # float32
+# A layer of at least this many inputs takes its input half for a span of time steps at once; with
+# fewer, the detour through memory costs more than it saves.
+SPAN_INPUTS = 8
+# A span's buffers should stay in the first level of cache beside the weights of a small layer, and
+# a span is long enough to be worth its beginning. Every length is a multiple of every tile.
+SPAN_STEP, SPAN_UP_TO, SPAN_FLOATS = 24, 96, 8 * 1024
 # Four accumulators of each vector hide the adder's latency; beyond these sizes two are as fast or
 # faster, and they are all that 16 registers hold beside the gates (docs/kernels.md).
-FOUR_SETS_UP_TO = {"LSTM": 1 << 30, "GRU": 64, "RNN": 48, "Dense": 48}
+FOUR_SETS_UP_TO = {"LSTM": 1 << 30, "GRU": 64, "RNN": 48, "Dense": 48, "Projection": 48}
 
 
 class Spec(NamedTuple):
-    """One layer as the kernels need it: arrays under PyTorch's names, absent biases as zeros."""
+    """One layer as the kernels need it: arrays under PyTorch's names, absent biases as zeros.
+
+    An LSTM has a projection or peepholes where their arrays are there.
+    """
 
     kind: str
     inputs: int
@@ -41,38 +47,13 @@ class Spec(NamedTuple):
     arrays: dict[str, Array]
     activation: str = "linear"
     initial: tuple[Array, ...] = ()
+    reset_before: bool = False  # a GRU's reset gate acts before the matrix product
 
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """Sizes and offsets of one layer; offsets count float32, in the weights or the memory."""
-
-    kind: str
-    inputs: int
-    outputs: int
-    width: int  # lanes of a block
-    vectors: int  # vectors a row: gates of a block, or blocks of a group
-    sets: int  # independent accumulators of each
-    parts: int  # blocks, or groups
-    ahead: int  # how far ahead of the reading weights are prefetched, 0 for not at all
-    activation: int
-    weights: int  # where its weights begin
-    source: tuple[int, int]  # where its input lies after an even and after an odd step
-    result: tuple[int, int]  # where its output goes in an even and in an odd step
-    cell: int  # where c lies, LSTM only
-    dot: bool  # a Dense of so few outputs that each is a dot product
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A whole network: what network.py compiles, and what a cached program is known by."""
-
-    layers: tuple[LayerPlan, ...]
-    inputs: int
-    outputs: int
-    weights_size: int
-    memory_size: int
-    output: int  # offset of the buffer that `Stream.output` shows
+    @property
+    def hidden(self) -> int:
+        """Units of a recurrent layer: its outputs, unless a projection comes between."""
+        projection = self.arrays.get("weight_hr_l0")
+        return self.outputs if projection is None else projection.shape[1]
 
 
 class Packed(NamedTuple):
@@ -85,24 +66,31 @@ class Packed(NamedTuple):
 
 def pack(specs: Sequence[Spec]) -> Packed:
     """Lay out a chain of layers for the kernels of this CPU."""
-    weights: list[Array] = []
+    weights = _Weights()
+    memory = _Room()
     initial: dict[int, Array] = {}
     layers = []
-    used = _padded(specs[0].inputs)
+    memory.take(specs[0].inputs)
     source = (0, 0)
-    for spec in specs:
+    spans = _Spans(specs)
+    for spec, span in zip(specs, spans.plans, strict=True):
         shape = _shape(spec)
         block = _PACKERS[spec.kind](spec, shape)
-        size = _padded(shape.width * shape.parts * _blocks_of(spec, shape))
-        first, used = used, used + size
-        second = first
-        # One block reads all of the old h before it writes the new one, so it needs no second
-        # buffer; more blocks would overwrite what the next one still reads.
-        if spec.initial and shape.parts > 1:
-            second, used = used, used + size
-        cell = 0
-        if spec.kind == "LSTM":
-            cell, used = used, used + size
+        first_weight = weights.add(block)
+        projection = None
+        if "weight_hr_l0" in spec.arrays:
+            second = _shape(_as_dense(spec))
+            projection = Projection(*second, weights.add(_dense(_as_dense(spec), second)))
+        first = memory.take(_row_size(spec))
+        # One block reads all of the old h before it writes the new one, and so do two products in
+        # a row; otherwise the new h would overwrite what the next block still reads.
+        alone = shape.parts == 1 or projection is not None or spec.reset_before
+        second_place = memory.take(_row_size(spec)) if spec.initial and not alone else first
+        units = _padded(shape.width * shape.parts)
+        cell = memory.take(units) if spec.kind == "LSTM" else 0
+        kept = 0
+        if projection is not None or spec.reset_before:
+            kept = memory.take(3 * units if spec.reset_before else units)
         for place, vector in zip((first, cell), spec.initial, strict=False):
             initial[place] = vector
         layers.append(
@@ -110,26 +98,141 @@ def pack(specs: Sequence[Spec]) -> Packed:
                 spec.kind,
                 spec.inputs,
                 spec.outputs,
+                spec.hidden,
                 *shape,
                 PREFETCH_AHEAD if block.size > PREFETCH_ABOVE and spec.kind != "GRU" else 0,
                 ACTIVATION[spec.activation],
-                sum(map(len, weights)),
+                first_weight,
                 source,
-                (second, first),
+                (second_place, first),
                 cell,
+                kept,
                 _is_dot(spec),
+                "peephole_l0" in spec.arrays,
+                spec.reset_before,
+                projection,
+                block.size // shape.parts,
+                _skip(spec, shape),
+                span,
             )
         )
-        source = (second, first)
-        weights.append(_to_cache_lines(block))
-    output, used = used, used + _padded(specs[-1].outputs)
-    memory = aligned(used)
+        source = (second_place, first)
+    output = memory.take(specs[-1].outputs)
+    packed = weights.joined()
+    plan = Plan(
+        tuple(layers),
+        specs[0].inputs,
+        specs[-1].outputs,
+        len(packed),
+        memory.size,
+        output,
+        spans.length,
+        spans.scratch_size,
+    )
+    first_memory = aligned(memory.size)
     for place, vector in initial.items():
-        memory[place : place + len(vector)] = vector
-    packed = aligned(sum(map(len, weights)))
-    np.concatenate(weights, out=packed)
-    plan = Plan(tuple(layers), specs[0].inputs, specs[-1].outputs, len(packed), len(memory), output)
-    return Packed(plan, packed, memory)
+        first_memory[place : place + len(vector)] = vector
+    return Packed(plan, packed, first_memory)
+
+
+class _Room:
+    """Offsets of buffers that lie one after the other, each on a cache line."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, count: int) -> int:
+        begin = self.size
+        self.size += _padded(count)
+        return begin
+
+
+class _Weights:
+    """Blocks of weights that lie one after the other, each on a cache line."""
+
+    def __init__(self) -> None:
+        self.room = _Room()
+        self.blocks: list[Array] = []
+
+    def add(self, block: Array) -> int:
+        self.blocks.append(np.pad(block.ravel(), (0, _padded(block.size) - block.size)))
+        return self.room.take(block.size)
+
+    def joined(self) -> Array:
+        packed = aligned(self.room.size)
+        np.concatenate(self.blocks, out=packed)
+        return packed
+
+
+class _Spans:
+    """How time steps pass from layer to layer by spans: two buffers in turn, and one for sums."""
+
+    def __init__(self, specs: Sequence[Spec]) -> None:
+        rows = [_row_size(spec) for spec in specs]
+        halves = [_half_size(spec) for spec in specs]
+        # These read whole vectors of their input, and a caller's rows may end where memory does.
+        copied = _padded(specs[0].inputs) if _reads_vectors(specs[0]) else 0
+        per_step = 2 * max(rows) + max(halves) + copied
+        length = SPAN_FLOATS // per_step // SPAN_STEP * SPAN_STEP
+        self.length = min(max(length, SPAN_STEP), SPAN_UP_TO)
+        room = _Room()
+        buffers = [room.take(self.length * max(rows)) for _ in range(2)]
+        sums = room.take(self.length * max(halves))
+        source = room.take(self.length * copied) if copied else -1
+        size = copied or specs[0].inputs
+        self.plans = []
+        for k, spec in enumerate(specs):
+            result = buffers[k % 2]
+            half = sums if halves[k] else -1
+            tile = _tile(_shape(spec).vectors)
+            self.plans.append(SpanPlan(source, size, result, rows[k], half, halves[k], tile))
+            source, size = result, rows[k]
+        self.scratch_size = room.size
+
+
+def _row_size(spec: Spec) -> int:
+    """Float32 of one output of the layer, padding included."""
+    if "weight_hr_l0" in spec.arrays:
+        spec = _as_dense(spec)
+    shape = _shape(spec)
+    return _padded(shape.width * shape.parts * _blocks_of(spec, shape))
+
+
+def _half_size(spec: Spec) -> int:
+    """Float32 of the input half of one step; 0 where it is not taken for a span at once."""
+    if spec.kind not in ("LSTM", "GRU", "RNN") or spec.inputs < SPAN_INPUTS:
+        return 0
+    shape = _shape(spec)
+    return shape.width * shape.vectors * shape.parts
+
+
+def _tile(vectors: int) -> int:
+    """Time steps whose sums fit the registers beside one row of weights and a broadcast."""
+    fit = (24 if REGISTERS == 32 else 10) // vectors
+    return max(n for n in (1, 2, 3, 4, 6, 8) if n <= fit)
+
+
+def _as_dense(spec: Spec) -> Spec:
+    """An LSTM's projection as the layer that it is: rows of outputs, without bias."""
+    arrays = {
+        "weight": spec.arrays["weight_hr_l0"],
+        "bias": np.zeros(spec.outputs, np.float32),
+    }
+    return Spec("Projection", spec.hidden, spec.outputs, arrays)
+
+
+def _reads_vectors(spec: Spec) -> bool:
+    return spec.kind == "Affine" or _is_dot(spec)
+
+
+def _skip(spec: Spec, shape: _Shape) -> int:
+    """Float32 from a part's bias row to its input rows."""
+    row = shape.vectors * shape.width
+    if "peephole_l0" in spec.arrays:
+        return row + 3 * shape.width
+    if spec.kind == "GRU" and not spec.reset_before:
+        return row + shape.width
+    return row
 
 
 def aligned(size: int, offset: int = 0) -> Array:
@@ -150,9 +253,10 @@ _GATES = {"LSTM": 4, "GRU": 3}
 
 
 def _shape(spec: Spec) -> _Shape:
-    width = min(NATIVE_WIDTH, max(4, 1 << (spec.outputs - 1).bit_length()))
-    blocks = -(-spec.outputs // width)
-    if spec.kind == "Affine" or _is_dot(spec):
+    units = spec.hidden
+    width = min(NATIVE_WIDTH, max(4, 1 << (units - 1).bit_length()))
+    blocks = -(-units // width)
+    if _reads_vectors(spec):
         # These read their input by whole vectors, and every buffer is padded to a cache line.
         return _Shape(NATIVE_WIDTH, 1, 1, 1)
     if spec.kind in _GATES:
@@ -161,7 +265,7 @@ def _shape(spec: Spec) -> _Shape:
         # As many blocks share a broadcast as can without adding idle ones.
         vectors = min(range(1, min(4, blocks) + 1), key=lambda v: (-(-blocks // v) * v, -v))
         parts = -(-blocks // vectors)
-    sets = 4 if REGISTERS == 32 and spec.outputs <= FOUR_SETS_UP_TO[spec.kind] else 2
+    sets = 4 if REGISTERS == 32 and units <= FOUR_SETS_UP_TO[spec.kind] else 2
     return _Shape(width, vectors, sets, parts)
 
 
@@ -170,17 +274,13 @@ def _is_dot(spec: Spec) -> bool:
 
 
 def _blocks_of(spec: Spec, shape: _Shape) -> int:
-    if spec.kind == "Affine" or _is_dot(spec):
+    if _reads_vectors(spec):
         return -(-spec.outputs // shape.width)
     return 1 if spec.kind in _GATES else shape.vectors
 
 
 def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _to_cache_lines(block: Array) -> Array:
-    return np.pad(block.ravel(), (0, _padded(block.size) - block.size))
 
 
 def _blocked(rows: Array, gates: int, shape: _Shape) -> Array:
@@ -205,19 +305,39 @@ def _column(bias: Array) -> Array:
 
 def _lstm(spec: Spec, shape: _Shape) -> Array:
     a = spec.arrays
-    rows = [_column(a["bias_ih_l0"] + a["bias_hh_l0"]), a["weight_ih_l0"], a["weight_hh_l0"]]
-    return _blocked(np.concatenate(rows, axis=1), 4, shape)
+    bias = _blocked(_column(a["bias_ih_l0"] + a["bias_hh_l0"]), 4, shape)
+    parts = [bias]
+    if "peephole_l0" in a:
+        parts.append(_blocked(_column(a["peephole_l0"]), 3, shape))
+    parts.append(_blocked(np.concatenate([a["weight_ih_l0"], a["weight_hh_l0"]], axis=1), 4, shape))
+    return _by_part(parts, shape)
 
 
 def _gru(spec: Spec, shape: _Shape) -> Array:
     a, hidden = spec.arrays, spec.outputs
     bias = a["bias_ih_l0"].copy()
+    if spec.reset_before:
+        bias += a["bias_hh_l0"]
+        w_rz, w_n = a["weight_hh_l0"][: 2 * hidden], a["weight_hh_l0"][2 * hidden :]
+        return _by_part(
+            [
+                _blocked(_column(bias), 3, shape),
+                _blocked(a["weight_ih_l0"], 3, shape),
+                _blocked(w_rz, 2, shape),
+                _blocked(w_n, 1, shape),
+            ],
+            shape,
+        )
     bias[: 2 * hidden] += a["bias_hh_l0"][: 2 * hidden]
     # The hidden half of n has a bias of its own, because the reset gate multiplies it.
     n_bias = _blocked(_column(a["bias_hh_l0"][2 * hidden :]), 1, shape)
     products = _blocked(np.concatenate([a["weight_ih_l0"], a["weight_hh_l0"]], axis=1), 3, shape)
-    parts = [_blocked(_column(bias), 3, shape), n_bias, products]
-    return np.concatenate([part.reshape(shape.parts, -1) for part in parts], axis=1)
+    return _by_part([_blocked(_column(bias), 3, shape), n_bias, products], shape)
+
+
+def _by_part(blocked: Sequence[Array], shape: _Shape) -> Array:
+    """Blocked arrays side by side in each part."""
+    return np.concatenate([array.reshape(shape.parts, -1) for array in blocked], axis=1)
 
 
 def _rnn(spec: Spec, shape: _Shape) -> Array:

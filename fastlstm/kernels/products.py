@@ -15,6 +15,7 @@ from fastlstm.kernels.simd import (
     Vector,
     address_in,
     call_vector,
+    hidden_constant,
     lanes,
     load_vector,
     splat_value,
@@ -177,7 +178,7 @@ def prefetch_rows(typingctx, sums, weights, place):
 @njit(**JIT)
 def accumulate_sets(many, weights, row, stride, x, begin, count, ahead):
     """Add the rows from `begin` on to the sets `many`, in turn; `count` a multiple of the sets."""
-    for k in range(begin, begin + count, len(many)):
+    for k in range(begin, begin + hidden_constant(count), len(many)):
         if ahead > 0:
             prefetch_rows(many, weights, row + k * stride + ahead)
         many = multiply_rows(many, weights, row + k * stride, x, k)
@@ -206,8 +207,10 @@ def accumulate(zero, start, weights, row, stride, x, count, ahead):
             for begin in range(0, whole, part):
                 many = accumulate_sets(zero, weights, row, stride, x, begin, part, ahead)
                 total = fold((total, fold(many)))
-            many = accumulate_sets(zero, weights, row, stride, x, whole, done - whole, ahead)
-            total = fold((total, fold(many)))
+            if done > whole:
+                left = done - whole
+                many = accumulate_sets(zero, weights, row, stride, x, whole, left, ahead)
+                total = fold((total, fold(many)))
     one = (total,)
     for k in range(done, count):
         one = multiply_rows(one, weights, row + k * stride, x, k)

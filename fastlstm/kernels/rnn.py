@@ -10,11 +10,14 @@ from fastlstm.kernels.simd import JIT, TINY, flush_tiny, load, splat, store
 
 
 @njit(**JIT)
-def rnn_step(zero, inputs, hidden, groups, width, activation, ahead, weights, x, h, h_new, odd):
+def rnn_step(
+    zero, inputs, hidden, groups, width, activation, ahead, ready, weights, z_x, x, h, h_new, odd
+):
     """One step, in groups of as many blocks of `width` units as zero[0] has vectors.
 
     weights: groups x [bias | inputs | hidden rows][block of the group][width]. A group shares
     each broadcast of x and h. Odd steps walk the groups backwards: what was read last is in L1.
+    Where `ready`, bias and input half are not taken here but from z_x: see span_product.
     """
     vectors = zero[0]
     stride = len(vectors) * width
@@ -22,8 +25,11 @@ def rnn_step(zero, inputs, hidden, groups, width, activation, ahead, weights, x,
     for n in range(groups):
         group = n + odd * (groups - 1 - 2 * n)
         at = group * (1 + inputs + hidden) * stride
-        z = load_many(vectors, weights, at)
-        z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
+        if ready:
+            z = load_many(vectors, z_x, group * stride)
+        else:
+            z = load_many(vectors, weights, at)
+            z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
         z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden, ahead)
         store_many(h_new, group * stride, z)
         for k in range(group * stride, (group + 1) * stride, width):
