@@ -1,17 +1,27 @@
 """Machine code on disk: found again, never stale, harmless when damaged or not to be written."""
 
+import errno
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+import warnings
 from pathlib import Path
 
+import llvmlite.binding as llvm
+import numba
 import pytest
+from numba import njit, types
+from numba.core.registry import cpu_target
 
 import fastlstm
+from fastlstm.kernels import cache
 
 PACKAGE = Path(fastlstm.__file__).parent
-SCRIPT = """
+SMALL = """
 import numpy as np
 from fastlstm import reference
 from fastlstm.kernels import cache
@@ -24,11 +34,16 @@ def spy(self, *arguments):
     compiled.append(self._function)
     return save(self, *arguments)
 cache.KernelCache.save_overload = spy
-model = m.Model((cases.affine(2), cases.recurrent("LSTM", 2, 20), cases.recurrent("GRU", 20, 5),
-                 cases.recurrent("RNN", 5, 6), cases.dense(6, 9), cases.dense(9, 1)))
+model = m.Model((LAYERS))
 y = model.stream().run(reference.check_input(model, 20))
 print(len(compiled), y.astype(np.float64).sum().hex())
-"""
+""".replace("LAYERS", 'cases.recurrent("LSTM", 2, 20),')
+# The same with something of every kernel source.
+SCRIPT = SMALL.replace(
+    'cases.recurrent("LSTM", 2, 20),',
+    'cases.affine(2), cases.recurrent("LSTM", 2, 20), cases.recurrent("GRU", 20, 5), '
+    'cases.recurrent("RNN", 5, 6), cases.dense(6, 9), cases.dense(9, 1)',
+)
 
 
 @pytest.fixture
@@ -50,9 +65,9 @@ def warm(tmp_path_factory):
     return folder, run(folder)
 
 
-def run(folder, **environment):
+def run(folder, script=SCRIPT, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         cwd=folder,
         env=os.environ
         | {
@@ -122,7 +137,7 @@ def test_every_kernel_source_has_an_edit():
 
 
 def test_a_damaged_file_is_compiled_again(warm, tmp_path):
-    folder, (_, total, _) = warm
+    folder, (all_of_it, total, _) = warm
     copy = shutil.copytree(folder, tmp_path / "copy")
     for path in (copy / "cache").iterdir():
         content = bytearray(path.read_bytes())
@@ -130,23 +145,24 @@ def test_a_damaged_file_is_compiled_again(warm, tmp_path):
         path.write_bytes(content)
     for path in list((copy / "cache").iterdir())[:3]:
         path.write_bytes(path.read_bytes()[:100])
-    assert run(copy)[:2] == (6, total)
+    path.write_bytes(b"")
+    assert run(copy)[:2] == (all_of_it, total)
     assert run(copy)[:2] == (0, total)
 
 
 def test_a_cache_that_cannot_be_written_costs_one_warning(warm, tmp_path):
-    folder, (_, total, _) = warm
+    folder, (all_of_it, total, _) = warm
     copy = shutil.copytree(folder, tmp_path / "copy")
     blocked = copy / "a file, not a folder"
     blocked.write_text("")
     compiled, found, errors = run(copy, FASTLSTM_CACHE_DIR=str(blocked))
-    assert (compiled, found) == (6, total)
+    assert (compiled, found) == (all_of_it, total)
     assert errors.count("RuntimeWarning") == 1
     assert "set FASTLSTM_CACHE_DIR to a writable folder" in errors
 
 
 def test_a_user_without_a_home_compiles_in_memory(warm, tmp_path):
-    folder, (_, total, _) = warm
+    folder, (all_of_it, total, _) = warm
     copy = shutil.copytree(folder, tmp_path / "copy")
     path = copy / "fastlstm" / "kernels" / "cache.py"
     source = path.read_text()
@@ -157,23 +173,212 @@ def test_a_user_without_a_home_compiles_in_memory(warm, tmp_path):
     )
     environment = {"FASTLSTM_CACHE_DIR": "", "XDG_CACHE_HOME": ""}
     compiled, found, errors = run(copy, **environment)
-    assert (compiled, found) == (6, total)
+    assert (compiled, found) == (all_of_it, total)
     assert errors.count("RuntimeWarning") == 1
     assert "Could not determine home directory" in errors
 
 
-def test_two_processes_may_compile_at_once(copy):
+def test_processes_may_compile_at_once(warm, copy):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(copy), str(Path(__file__).parent.parent)]),
         "FASTLSTM_CACHE_DIR": str(copy / "cache"),
     }
-    both = [
+    processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT], env=environment, cwd=copy, stdout=subprocess.PIPE
+            [sys.executable, "-c", SMALL], env=environment, cwd=copy, stdout=subprocess.PIPE
         )
-        for _ in range(2)
+        for _ in range(4)
     ]
-    totals = {process.communicate()[0].split()[1] for process in both}
-    assert all(process.returncode == 0 for process in both)
+    totals = {process.communicate()[0].split()[1] for process in processes}
+    assert all(process.returncode == 0 for process in processes)
     assert len(totals) == 1
-    assert run(copy)[:2] == (0, float.fromhex(totals.pop().decode()))
+    files = sorted((copy / "cache").iterdir())
+    assert [path.suffix for path in files] == [".kernel"] * warm[1][0]
+    for path in files:
+        content = path.read_bytes()
+        assert hashlib.sha256(content[32:]).digest() == content[:32]
+    assert run(copy, SMALL)[:2] == (0, float.fromhex(totals.pop().decode()))
+
+
+def test_no_width_loads_the_code_of_another(warm, tmp_path):
+    folder = shutil.copytree(warm[0], tmp_path / "copy", ignore=shutil.ignore_patterns("cache"))
+    found = {}
+    for width in ("16", "8", "4"):
+        compiled, found[width], _ = run(folder, SMALL, FASTLSTM_VECTOR_WIDTH=width)
+        assert compiled == warm[1][0]
+    for width, total in found.items():
+        assert run(folder, SMALL, FASTLSTM_VECTOR_WIDTH=width) == (0, total, "")
+
+
+KEY = """
+from numba import types
+from numba.core.registry import cpu_target
+from fastlstm.kernels.cache import KernelCache
+print(KernelCache("f")._path(types.int64(types.int64), cpu_target.target_context).name)
+"""
+
+
+def key(**environment):
+    done = subprocess.run(
+        [sys.executable, "-c", KEY],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def usual_key():
+    return key()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "NUMBA_CPU_NAME=generic",
+        "NUMBA_CPU_FEATURES=",
+        "NUMBA_OPT=1",
+        "NUMBA_OPT=max",
+        "NUMBA_LOOP_VECTORIZE=0",
+        "NUMBA_SLP_VECTORIZE=1",
+        "NUMBA_BOUNDSCHECK=1",
+        "NUMBA_DEBUGINFO=1",
+    ],
+)
+def test_what_changes_the_code_is_in_the_key(usual_key, variable):
+    name, _, value = variable.partition("=")
+    if value == llvm.get_host_cpu_name():
+        pytest.skip("this CPU is the generic one")
+    assert key(**{name: value}) != usual_key
+
+
+def test_what_changes_no_code_is_not_in_the_key(usual_key):
+    assert key(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1") == usual_key
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(numba, "__version__"), (cache.llvmlite, "__version__"), (sys, "version")]
+)
+def test_each_version_has_files_of_its_own(monkeypatch, module, name):
+    def path():
+        kernel = cache.KernelCache("f")
+        return kernel._path(types.int64(types.int64), cpu_target.target_context)
+
+    before = path()
+    monkeypatch.setattr(module, name, "99.0")
+    assert path() != before
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty cache folder for this process, in which nothing has been warned of."""
+    monkeypatch.setenv("FASTLSTM_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setattr(cache, "kept", {})
+    monkeypatch.setattr(cache, "_warned", threading.Event())
+    return tmp_path / "kernels"
+
+
+def compile_one(name="triple"):
+    """Compile or load a small function; whether it was loaded."""
+
+    @njit
+    def triple(x):
+        return 3 * x
+
+    triple._cache = cache.KernelCache(name)
+    triple.compile(types.int64(types.int64))
+    assert triple(14) == 42
+    return bool(triple.stats.cache_hits)
+
+
+DAY = 24 * 3600
+
+
+def aged(path, seconds):
+    """A file that was last used so long ago."""
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        path.write_bytes(b"old")
+    then = int(time.time() - seconds)
+    os.utime(path, (then, then))
+    return then
+
+
+def test_what_nobody_uses_any_more_is_removed(folder):
+    a, b, c, d, e = (letter * 64 + ".kernel" for letter in "abcde")
+    unfinished = "." + "0" * 32
+    stays = ["notes.txt", "a.kernel", f"{b}.old", a, d + unfinished]
+    for name, seconds in {
+        "notes.txt": 900 * DAY,  # someone else's, as are the next two
+        "a.kernel": 900 * DAY,
+        f"{b}.old": 900 * DAY,
+        a: 89 * DAY,
+        b: 91 * DAY,
+        c + unfinished: 2 * 3600,  # its writer died
+        d + unfinished: 600,
+    }.items():
+        aged(folder / name, seconds)
+    # This cannot be removed like a file; the others go all the same.
+    (folder / e).mkdir()
+    aged(folder / e, 900 * DAY)
+    assert not compile_one()
+    (new,) = (kept.path.name for kept in cache.kept.values())
+    assert sorted(os.listdir(folder)) == sorted([*stays, e, new])
+
+
+def test_a_file_that_is_loaded_counts_as_used(folder):
+    assert not compile_one()
+    (path,) = folder.iterdir()
+    two_days_ago = aged(path, 2 * DAY)
+    assert compile_one()
+    assert path.stat().st_mtime > two_days_ago + DAY
+    # Not at each load: that would be a write to the disk for every process that starts.
+    an_hour_ago = aged(path, 3600)
+    assert compile_one()
+    assert path.stat().st_mtime == an_hour_ago
+
+
+def refused(*_, **__):
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.parametrize("call", ["scandir", "unlink", "utime"])
+def test_trouble_with_old_files_is_nobodys_trouble(folder, monkeypatch, call):
+    aged(folder / ("b" * 64 + ".kernel"), 91 * DAY)
+    assert not compile_one("other")
+    (path,) = (kept.path for kept in cache.kept.values())
+    aged(path, 2 * DAY)
+    monkeypatch.setattr(os, call, refused)
+    assert compile_one("other")
+    assert not compile_one("third")
+
+
+def test_code_that_cannot_be_kept_is_warned_of_once_and_leaves_nothing(folder, monkeypatch):
+    monkeypatch.setattr(os, "replace", refused)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert not compile_one()
+        assert not compile_one("other")
+    (warning,) = found
+    assert f"({folder}: Permission denied)" in str(warning.message)
+    assert list(folder.iterdir()) == []
+    assert cache.kept == {}
+
+
+def test_where_keeping_is_required_it_is_an_error(folder, monkeypatch):
+    monkeypatch.setattr(os, "replace", refused)
+    with cache.required(), pytest.raises(OSError, match=f"{folder}: Permission denied"):
+        compile_one()
+
+
+def test_another_user_may_read_what_this_one_compiled(folder):
+    """As where a container is built by root and run by someone else."""
+    before = os.umask(0o022)
+    try:
+        compile_one()
+    finally:
+        os.umask(before)
+    (path,) = folder.iterdir()
+    assert path.stat().st_mode & 0o777 == 0o644
