@@ -171,13 +171,31 @@ class Stranger:
         return "sha256:" + sha.hexdigest()
 
     def layer(self, k):
-        """One function (x, states) -> y, which updates the states."""
+        """One function from a whole sequence to another."""
         about = self.document["layers"][k]
         own = {
             n.split(".")[2]: a.astype(np.float64)
             for n, a in self.tensors.items()
             if n.startswith(f"layers.{k}.")
         }
+
+        def in_time(step, rows):
+            return np.array([step(row) for row in rows])
+
+        if about["kind"] != "Bidirectional":
+            return lambda rows: in_time(self.steps(about["kind"], about, own), rows)
+
+        def both_ways(rows):
+            halves = {}, {}
+            for name, array in own.items():
+                halves[name.endswith("_reverse")][name.removesuffix("_reverse")] = array
+            there, back = (self.steps(about["cell"], about, half) for half in halves)
+            return np.hstack([in_time(there, rows), in_time(back, rows[::-1])[::-1]])
+
+        return both_ways
+
+    def steps(self, kind, about, own):
+        """One function x -> y, which remembers the states."""
 
         def σ(v):
             return 1 / (1 + np.exp(-v))
@@ -199,20 +217,29 @@ class Stranger:
             return a, b
 
         def start(state, name):
-            size = own["weight_hh_l0"].shape[1]
+            size = own["weight_hh_l0"].shape[1] if name == "h" else len(own["weight_hh_l0"]) // 4
             return state.setdefault(name, own.get(f"{name}0", np.zeros(size)))
 
         def lstm(x, state):
             a, b = products(x, start(state, "h"))
             i, f, g, o = np.split(a + b, 4)
-            state["c"] = σ(f) * start(state, "c") + σ(i) * np.tanh(g)
-            state["h"] = σ(o) * np.tanh(state["c"])
+            c = start(state, "c")
+            p_i, p_f, p_o = np.split(own.get("peephole_l0", np.zeros(3 * len(c))), 3)
+            state["c"] = σ(f + p_f * c) * c + σ(i + p_i * c) * np.tanh(g)
+            state["h"] = σ(o + p_o * state["c"]) * np.tanh(state["c"])
+            if "weight_hr_l0" in own:
+                state["h"] = own["weight_hr_l0"] @ state["h"]
             return state["h"]
 
         def gru(x, state):
             a, b = (np.split(v, 3) for v in products(x, start(state, "h")))
             r, z = σ(a[0] + b[0]), σ(a[1] + b[1])
-            n = np.tanh(a[2] + r * b[2])
+            if about["reset"] == "before":
+                weight = np.split(own["weight_hh_l0"], 3)[2]
+                bias = np.split(own["bias_hh_l0"], 3)[2] if "bias_hh_l0" in own else 0
+                n = np.tanh(a[2] + weight @ (r * state["h"]) + bias)
+            else:
+                n = np.tanh(a[2] + r * b[2])
             state["h"] = (1 - z) * n + z * state["h"]
             return state["h"]
 
@@ -229,26 +256,44 @@ class Stranger:
 
         kinds = {"LSTM": lstm, "GRU": gru, "RNN": rnn, "Dense": dense, "Affine": affine}
         state = {}
-        return lambda x: kinds[about["kind"]](x, state)
+        return lambda x: kinds[kind](x, state)
 
     def run(self, x):
-        layers = [self.layer(k) for k in range(len(self.document["layers"]))]
-        rows = []
-        for row in x.astype(np.float64):
-            for layer in layers:
-                row = layer(row)
-            rows.append(row)
-        return np.array(rows)
+        rows = x.astype(np.float64)
+        for k in range(len(self.document["layers"])):
+            rows = self.layer(k)(rows)
+        return rows
 
 
-READ_BY_A_STRANGER = (
-    "mixed", "learned-start", "no-bias", "rnn-relu", "gru-stack", "scaled", "softmax-two",
-)  # fmt: skip
+READ_BY_A_STRANGER = {
+    **{
+        name: cases.MODELS[name]().layers
+        for name in (
+            "mixed",
+            "learned-start",
+            "no-bias",
+            "rnn-relu",
+            "gru-stack",
+            "scaled",
+            "softmax-two",
+        )
+    },
+    "projection": (cases.recurrent("LSTM", 3, 7, projection=2),),
+    "peepholes": (cases.recurrent("LSTM", 3, 7, peephole=True, projection=3, initial=True),),
+    "reset": (cases.recurrent("GRU", 3, 7, reset="before"),),
+    "reset, no bias": (cases.recurrent("GRU", 3, 7, reset="before", bias=False),),
+    "both ways": (
+        cases.bidirectional("LSTM", 3, 7, projection=2, peephole=True, initial=True),
+        cases.bidirectional("GRU", 4, 5, reset="before", bias=False),
+        cases.bidirectional("RNN", 10, 3, nonlinearity="relu"),
+        cases.dense(6, 2, "softmax"),
+    ),
+}
 
 
-@pytest.mark.parametrize("name", READ_BY_A_STRANGER)
+@pytest.mark.parametrize("name", list(READ_BY_A_STRANGER))
 def test_a_stranger_reads_the_file(tmp_path, name):
-    layers = cases.model(name).layers
+    layers = READ_BY_A_STRANGER[name]
     model = fastlstm.Model(layers, {"über": [1e-7, 1e22, 1.0, {"digest": "\U0001f600"}]})
     theirs = Stranger(model.save(tmp_path / "model.safetensors").read_bytes())
     assert theirs.document["format_version"] == 1
