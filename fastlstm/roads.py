@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastlstm.verify import Run
 
 
-_WHOLE = "a bidirectional layer needs the whole sequence before it can put out anything"
+_LOOKS_AHEAD = "a bidirectional layer needs the whole sequence, the samples to come included"
 
 
 class StreamSession:
@@ -37,7 +37,7 @@ class StreamSession:
     def __init__(self, model: Model) -> None:
         """Open a stream of `model`; raises UnsupportedError for a bidirectional one."""
         if model.bidirectional:
-            raise UnsupportedError(f"{_WHOLE}, and a stream takes samples as they come")
+            raise UnsupportedError(_LOOKS_AHEAD)
         self.stream = Stream(model)
 
     def reset(self) -> None:
@@ -124,7 +124,7 @@ class Road:
         Raises UnsupportedError for a model that it cannot express.
         """
         if self.by_step and model.bidirectional:
-            raise UnsupportedError(f"{_WHOLE}, and this road is fed one sample at a time")
+            raise UnsupportedError(_LOOKS_AHEAD)
         session = self.open(model)
 
         def run(x: NDArray[np.float32]) -> tuple[NDArray[Any], Sequence[NDArray[Any]]]:

@@ -146,6 +146,15 @@ def test_every_road_of_this_machine_is_right(name):
     assert report.ok, str(report)
 
 
+def test_roads_that_take_whole_sequences_take_both_directions():
+    model = fastlstm.Model((cases.bidirectional("LSTM", 2, 6), cases.dense(12, 1)))
+    report = fastlstm.verify(model, steps=100, roads=QUICK)
+    assert report.ok, str(report)
+    for road, row in zip(QUICK, report.rows, strict=True):
+        live = road.by_step or road.open is StreamSession
+        assert row.verdict == ("missing" if road.missing() else "unsupported" if live else "ok")
+
+
 def test_every_road_says_what_it_needs(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for road in ROADS:
