@@ -154,6 +154,42 @@ MODELS: dict[str, Callable[[], Model]] = {
     "softmax-two": lambda: Model((recurrent("GRU", 2, 8), dense(8, 2, "softmax", bias=False))),
     "dense-only": lambda: Model((dense(5, 40, "tanh"), dense(40, 1))),
     "affine-only": lambda: Model((affine(20),)),
+    **{
+        f"lstm-projected-{hidden}-{projection}": (
+            lambda h=hidden, p=projection: Model(
+                (recurrent("LSTM", 2, h, projection=p), dense(p, 1)),
+            )
+        )
+        for hidden, projection in ((1, 1), (5, 9), (17, 3), (40, 16), (130, 64))
+    },
+    **{
+        f"lstm-peephole-{hidden}": (
+            lambda hidden=hidden: Model(
+                (recurrent("LSTM", 2, hidden, peephole=True), dense(hidden, 1))
+            )
+        )
+        for hidden in (1, 8, 17, 64)
+    },
+    **{
+        f"gru-before-{hidden}": (
+            lambda hidden=hidden: Model(
+                (recurrent("GRU", 2, hidden, reset="before"), dense(hidden, 1))
+            )
+        )
+        for hidden in (1, 8, 17, 64, 130)
+    },
+    "lstm-everything": lambda: Model(
+        (
+            recurrent("LSTM", 9, 33, projection=20, peephole=True, initial=True),
+            recurrent("LSTM", 20, 12, projection=30, bias=False),
+            recurrent("GRU", 30, 21, reset="before", initial=True),
+            recurrent("GRU", 21, 10, reset="before", bias=False),
+            recurrent("LSTM", 10, 70, peephole=True, seed=1),
+        )
+    ),
+    "peephole-saturating": lambda: Model(
+        (recurrent("LSTM", 1, 16, gain=40.0, peephole=True), dense(16, 1))
+    ),
     "lstm-bare": lambda: Model((recurrent("LSTM", 1, 48),)),
     "wide-input": lambda: Model((recurrent("LSTM", 65, 12), dense(12, 65))),
 }
