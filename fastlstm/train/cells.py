@@ -39,6 +39,11 @@ class Recurrent(nn.Module):
         return ("", REVERSE) if self.bidirectional else ("",)
 
     @property
+    def state_count(self) -> int:
+        """How many state vectors there are, those of both directions."""
+        return 2 * len(self.vectors) if self.bidirectional else len(self.vectors)
+
+    @property
     def output_size(self) -> int:
         """Values that come out at each step."""
         return len(self.directions) * (self.proj_size or self.hidden_size)
@@ -79,15 +84,16 @@ class _Library(Recurrent, nn.RNNBase):
 
     def stacked(self, state: States) -> list[Tensor]:
         """For each kind of vector (directions, batch, size), as torch takes it."""
-        count = len(self.vectors)
         if not self.bidirectional:
             return [vector.unsqueeze(0).contiguous() for vector in state]
+        count = len(self.vectors)
         return [torch.stack(state[k::count]) for k in range(count)]
 
     def flat(self, *states: Tensor) -> States:
         """The state as torch returns it -> (batch, size) tensors, forward's before backward's."""
         if not self.bidirectional:
-            return tuple(vector.squeeze(0) for vector in states)
+            # A list, which is made faster than from a generator: a live stream does this every step.
+            return tuple([vector.squeeze(0) for vector in states])
         return tuple(vector[k] for k in range(2) for vector in states)
 
 

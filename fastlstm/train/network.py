@@ -142,7 +142,7 @@ class Network(nn.Module):
         last = len(self.layers) - 1
         for position, layer in enumerate(self.layers):
             if isinstance(layer, Recurrent):
-                count = len(layer.vectors) * len(layer.directions)
+                count = layer.state_count
                 x, new = layer(x, before[len(after) : len(after) + count])
                 after += new
                 if self.dropout and position < last:
