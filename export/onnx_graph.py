@@ -79,8 +79,8 @@ def build(model: Model, *, bare: bool = False) -> onnx.ModelProto:
         if any(name.startswith("weight_hr") for name in layer.arrays):
             raise UnsupportedError(
                 f"ONNX: layer {k} ({layer.kind}): ONNX's LSTM node has no projection "
-                "(weight_hr_l0, PyTorch's proj_size); train without one, or export to TorchScript "
-                "or Inductor"
+                "(weight_hr_l0, PyTorch's proj_size); train without one, or export to TorchScript, "
+                "which has it"
             )
     try:
         import onnx
