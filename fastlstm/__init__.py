@@ -11,6 +11,7 @@ from typing import Any
 
 from fastlstm import reference
 from fastlstm.errors import (
+    CacheError,
     ExportError,
     FastLSTMError,
     InputError,
@@ -27,6 +28,7 @@ from fastlstm.model_file import load
 from fastlstm.readers.torch_module import read as from_torch
 from fastlstm.stream import Stream
 from fastlstm.verify import verify
+from fastlstm.warmup import warmup
 
 __version__ = "0.1.0"
 
@@ -36,6 +38,7 @@ __all__ = [
     "RNN",
     "Affine",
     "Bidirectional",
+    "CacheError",
     "Dense",
     "ExportError",
     "FastLSTMError",
@@ -53,6 +56,7 @@ __all__ = [
     "load",
     "reference",
     "verify",
+    "warmup",
 ]
 
 

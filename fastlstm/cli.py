@@ -24,7 +24,7 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
-from fastlstm import cli_bench
+from fastlstm import cli_bench, cli_warmup
 from fastlstm.cli_output import complain, console, room_for, telling, write_json
 from fastlstm.errors import FastLSTMError
 
@@ -279,6 +279,7 @@ def export(
 
 
 app.command(epilog=cli_bench.EXAMPLE)(cli_bench.bench)
+app.command(epilog=cli_warmup.EXAMPLE)(cli_warmup.warmup)
 
 
 @app.command(epilog="Example: fastlstm inspect model.safetensors")

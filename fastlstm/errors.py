@@ -27,6 +27,10 @@ class SnapshotError(FastLSTMError, ValueError):
     """A snapshot is damaged or was taken from another model."""
 
 
+class CacheError(FastLSTMError, OSError):
+    """Compiled kernels cannot be kept on disk, where that was asked for."""
+
+
 class ReaderError(FastLSTMError, ValueError):
     """A foreign model holds something that a Model cannot express."""
 

@@ -42,6 +42,7 @@ RUNTIME = (
     "compiled",
     "stream",
     "verify",
+    "warmup",
     "errors",
     "kernels",
 )
@@ -55,6 +56,7 @@ RULES = {
     "fastlstm.cli_series": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_stream": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_tables": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_warmup": Rule(ANYTHING, ANYTHING),
     "fastlstm.errors": Rule((), ("numpy",)),
     "fastlstm.base_layer": Rule(("errors",), ("numpy",)),
     "fastlstm.layers": Rule(("base_layer", "errors"), ("numpy",)),
@@ -69,6 +71,7 @@ RULES = {
     "fastlstm.stream": Rule(("model", "kernels", "compiled", "errors"), ("numpy",)),
     "fastlstm.sequence": Rule(("model", "stream"), ("numpy",)),
     "fastlstm.verify": Rule(("model", "reference", "errors"), ("numpy",)),
+    "fastlstm.warmup": Rule(("model", "kernels", "compiled", "sequence", "errors"), ()),
     # The list of roads knows every runtime, but imports one only when that road is asked for.
     "fastlstm.roads": Rule(ANYTHING, ("numpy",)),
     # A format's library is imported inside the function that reads it; the reference checks the

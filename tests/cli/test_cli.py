@@ -20,7 +20,9 @@ import fastlstm
 from fastlstm import bench, cli_tables
 from fastlstm.verify import Report, Row
 
-COMMANDS = ("train", "evaluate", "forecast", "stream", "verify", "export", "bench", "inspect")
+COMMANDS = (
+    "train", "evaluate", "forecast", "stream", "verify", "export", "bench", "warmup", "inspect",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -173,48 +175,3 @@ def test_export_to_an_unknown_format_names_the_known_ones(run, model_file):
     result = run("export", model_file, "--to", "onxx", "-o", "x")
     assert result.code != 0
     assert all(name in result.err for name in ("--to", "onxx", "onnx", "torchscript", "inductor"))
-
-
-def test_bench_shows_and_writes_every_contender(run, model_file, monkeypatch, tmp_path):
-    seen = []
-
-    def compare(models, *, progress):
-        seen.append({name: len(m.layers) for name, m in models.items()})
-        progress("fastlstm")
-        rows = (
-            bench.Row("model", "push", "other", note="missing: not installed"),
-            bench.Row("model", "push", "fastlstm", 512.25, 1024.0, 15, 1.0, 1e-7),
-            bench.Row("model", "sequence", "fastlstm", 99.6, 120.0, 15, 1.0, 1e-7),
-        )
-        return bench.Result(rows, {}, 15, 1000)
-
-    monkeypatch.setattr("fastlstm.bench.compare", compare)
-    target = tmp_path / "bench.json"
-    result = run("bench", model_file, "--json", target)
-    assert result.code == 0
-    assert seen == [{"model": 4}]
-    lines = [line.split() for line in result.out.splitlines()]
-    assert ["fastlstm", "512", "1,024", "1.0", "1.0e-07"] in lines
-    assert ["other", "-", "-", "-", "-", "missing:", "not", "installed"] in lines
-    assert result.out.count("model, push") == 1
-    assert json.loads(target.read_text())["rows"][2]["median_ns"] == 99.6
-
-
-def test_bench_without_a_model_makes_lstms_of_the_sizes_asked_for(run, monkeypatch):
-    seen = {}
-
-    def compare(models, *, progress):
-        seen.update({m.states[0].size: name for name, m in models.items()})
-        return bench.Result((), {}, 15, 1000)
-
-    monkeypatch.setattr("fastlstm.bench.compare", compare)
-    assert run("bench", "--hidden", "1,17").code == 0
-    assert sorted(seen) == [1, 17]
-
-
-@pytest.mark.parametrize("text", ["8,a", "0", "", "8,,9"])
-def test_bench_refuses_sizes_that_are_none(run, text):
-    result = run("bench", "--hidden", text)
-    assert result.code == 2
-    assert "--hidden" in result.err
-    assert "8,32,64" in result.err
