@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "fastlstm-bench-1"
 CHECK_STEPS = 300
+TIMED = tuple(road for road in ROADS if road.timed)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def compare(
     *,
     rounds: int = 15,
     steps: int = 1000,
-    roads: Sequence[Road] = tuple(road for road in ROADS if road.timed),
+    roads: Sequence[Road] = TIMED,
     progress: Callable[[str], None] | None = None,
 ) -> Result:
     """Time `roads` on each model: `rounds` interleaved rounds of `steps` steps, on one thread.
