@@ -92,7 +92,7 @@ class _Library(Recurrent, nn.RNNBase):
     def flat(self, *states: Tensor) -> States:
         """The state as torch returns it -> (batch, size) tensors, forward's before backward's."""
         if not self.bidirectional:
-            # A list, which is made faster than from a generator: a live stream does this every step.
+            # A list is quicker to make than a generator, and a live stream does this every step.
             return tuple([vector.squeeze(0) for vector in states])
         return tuple(vector[k] for k in range(2) for vector in states)
 
