@@ -59,8 +59,9 @@ CPP_NS = {
         256: 3443,
     },
 }  # fmt: skip
-# Whole sequences of a layer above this size take long enough that two calls a round will do.
-OFTEN_UP_TO = 128
+# Calls of a whole sequence in each round, by the hidden size up to which that many are needed for
+# a time that means something; above these, few.
+CALLS_UP_TO, FEW_CALLS = {32: 20, 128: 5}, 2
 
 
 def over_the_floor(settings: Settings, tell: Tell) -> list[Row]:
@@ -156,15 +157,8 @@ def _against(
     if rival is None:
         return Row(what, None, goal, note=refusal(verdict))
     ours, error = our_contender(model, rival.mode, true)
-    times = _measure(
-        [ours, rival],
-        model,
-        settings.steps,
-        settings,
-        tell,
-        what,
-        5 if hidden <= OFTEN_UP_TO else 2,
-    )
+    calls = next((n for most, n in CALLS_UP_TO.items() if hidden <= most), FEW_CALLS)
+    times = _measure([ours, rival], model, settings.steps, settings, tell, what, calls)
     return Row(
         what,
         float(np.median(ratios(times[ours.name], times[theirs]))),

@@ -37,7 +37,7 @@ class Row:
 class Settings:
     """How long and how often the parts measure."""
 
-    rounds: int = 9
+    rounds: int = 15
     steps: int = 1000
     # Of the loops that are timed by one call from Python: see roofline.LEAST_STEPS.
     long_steps: int = 20_000

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .goal_rows import Row, Tell
 
 RUN_OVER_ONNX = (
-    "`Stream.run` over ONNX Runtime's one call for the same sequence, time over time; one layer "
-    "and a Dense to one output"
+    "`Stream.run` over ONNX Runtime's one call for the same sequence, time over time; a "
+    "Dense to one output on top"
 )
 PARTS = {
     1: Part(
@@ -36,12 +36,12 @@ PARTS = {
     ),
     2: Part(
         "Whole sequences beside ONNX Runtime, LSTM",
-        f"{RUN_OVER_ONNX}, one input",
+        f"{RUN_OVER_ONNX}; one layer, one input",
         goal_parts.over_onnx_by_run,
     ),
     3: Part(
         "Whole sequences beside ONNX Runtime, other networks",
-        f"{RUN_OVER_ONNX}",
+        f"{RUN_OVER_ONNX}; one input unless it says so",
         goal_parts.over_onnx_other_layers,
     ),
     4: Part(

@@ -37,7 +37,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             [
                 (
                     str(part["number"]),
-                    part["title"],
+                    cell(part["title"]),
                     str(_count(part, True)),
                     str(_count(part, True) + _count(part, False)),
                     f"{part['seconds']:.0f}",
@@ -48,7 +48,10 @@ def markdown(document: Mapping[str, Any]) -> str:
         ),
     ]
     for part in parts:
-        lines += [f"## {part['number']}. {part['title']}", f"Measured: {part['measured_as']}."]
+        lines += [
+            f"## {part['number']}. {cell(part['title'])}",
+            f"Measured: {part['measured_as']}.",
+        ]
         if part["failure"]:
             lines.append(f"**Failed**: {cell(part['failure'])}")
         if part["rows"]:
@@ -67,15 +70,15 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for row in rows:
         figures = [_figure(row["figures"].get(name)) for name in columns]
-        last = (_figure(row["goal"]), ANSWERS[row["met"]]) if aims else ()
-        lines.append((cell(row["what"]), *figures, _figure(row["measured"]), *last))
+        last = (_goal(row["goal"]), ANSWERS[row["met"]]) if aims else ()
+        lines.append((cell(row["what"]), *figures, _measured(row["measured"]), *last))
     return _table(header, lines, words=(0,))
 
 
 def _below(rows: Sequence[Mapping[str, Any]]) -> str:
     """Which goals are missed, by name, and what there is to say of a row."""
     missed = [
-        f"{cell(row['what'])} ({_figure(row['measured'])}, goal {_figure(row['goal'])})"
+        f"{cell(row['what'])} ({_measured(row['measured'])}, goal {_goal(row['goal'])})"
         for row in rows
         if row["met"] is False
     ]
@@ -88,6 +91,15 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence
     return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 
+def _measured(value: float | None) -> str:
+    # Three places, so that one just above its goal does not look like it.
+    return "-" if value is None else f"{value:,.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def _goal(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
 def _figure(value: float | str | None) -> str:
     if value is None:
         return "-"
@@ -97,5 +109,4 @@ def _figure(value: float | str | None) -> str:
         return f"{value:,.0f}"
     if abs(value) < 1e-3:
         return f"{value:.1e}"
-    places = 3 if abs(value) < 0.2 else 2 if abs(value) < 10 else 1
-    return f"{value:.{places}f}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"

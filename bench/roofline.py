@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
     from fastlstm.model import Model
 
 SCHEMA = "fastlstm-roofline-1"
@@ -143,7 +145,12 @@ def _row(
 
 
 def draw(result: Roofline, path: Path) -> None:
-    """A picture of both times over the hidden size, both axes logarithmic."""
+    """Write figure_of(result) as a picture."""
+    figure_of(result).savefig(path, dpi=120)
+
+
+def figure_of(result: Roofline) -> Figure:
+    """Both times over the hidden size, both axes logarithmic."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -165,4 +172,4 @@ def draw(result: Roofline, path: Path) -> None:
     axes.set_title(f"{result.cell}, one input, one stream, one thread")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120)
+    return figure

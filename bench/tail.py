@@ -131,8 +131,8 @@ def pinned() -> Iterator[int | None]:
 
 
 @contextmanager
-def busy(core: int) -> Iterator[None]:
-    """Multiply matrices on a core, in another process, meanwhile."""
+def busy(core: int) -> Iterator[subprocess.Popen[str]]:
+    """Multiply matrices on a core meanwhile, in another process, which is given."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY, str(core)],
@@ -144,7 +144,7 @@ def busy(core: int) -> Iterator[None]:
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise RuntimeError(f"core {core} could not be kept busy")
-        yield
+        yield process
     finally:
         process.kill()
         process.communicate()

@@ -115,6 +115,22 @@ def test_a_wrong_contender_is_refused_with_its_error():
     assert len(document["rows"]) == len(roads)
 
 
+def test_a_road_is_opened_once_to_be_checked_and_timed():
+    opened = []
+
+    def open_session(model):
+        opened.append(model)
+        return StreamSession(model)
+
+    model = cases.stack("LSTM", 4, 1, inputs=1)
+    roads = [*OURS, Road("another", open_session, by_step=False)]
+    result = bench.compare({"small": model}, rounds=2, steps=20, roads=roads)
+    assert opened == [model]
+    (row,) = (row for row in result.rows if row.contender == "another")
+    assert row.median_ns > 0
+    assert row.error < 1e-6
+
+
 def test_without_our_own_stream_there_are_no_ratios():
     model = cases.stack("LSTM", 4, 1)
     result = bench.compare({"m": model}, rounds=1, steps=5, roads=[OURS[0]])
