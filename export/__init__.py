@@ -21,8 +21,9 @@ __all__ = ["Exported", "inductor", "onnx", "torchscript"]
 def onnx(model: Model, path: str | Path) -> Exported:
     """Write `model` as an .onnx file: states as inputs and outputs, batch and time dynamic.
 
-    Raises ExportError, and leaves an older file as it was, if ONNX Runtime does not compute the
-    reference's numbers; MissingExtraError without onnx and onnxruntime.
+    A bidirectional model takes whole sequences. Raises ExportError, and leaves an older file as it
+    was, if ONNX Runtime does not compute the reference's numbers; UnsupportedError for a
+    projection, which ONNX's LSTM lacks; MissingExtraError without onnx and onnxruntime.
     """
     from . import onnx_graph
 
@@ -42,7 +43,8 @@ def torchscript(model: Model, path: str | Path) -> Exported:
 def inductor(model: Model, path: str | Path) -> Exported:
     """Write one step of `model` as an AOTInductor package (.pt2): machine code for this CPU.
 
-    Raises ExportError and MissingExtraError as `onnx` does, and ExportError without a C++ compiler.
+    Raises ExportError and MissingExtraError as `onnx` does, ExportError without a C++ compiler, and
+    UnsupportedError for a bidirectional model, which has no single steps.
     """
     from . import inductor_package
 

@@ -7,6 +7,7 @@ their state as flat (batch, size) tensors in the order of Model.states.
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -137,10 +138,11 @@ class RNN(_Library, nn.RNN):
         return y, self.flat(h)
 
 
-class Looped(Recurrent):
+class Looped(Recurrent, ABC):
     """A layer that torch lacks: a loop over time in plain operations, so slower than the library's.
 
-    A step costs about ten calls of torch, forward and again backward, on a GPU too.
+    With its gradient, on one CPU thread at hidden sizes 16 and 64: 1.2 to 1.3 times nn.GRU's time,
+    and 4 to 14 times that of nn.LSTM, which has oneDNN there.
     """
 
     gates: int
@@ -194,9 +196,9 @@ class Looped(Recurrent):
         reverse, last = self.one_way(x.flip(1), state[count:], REVERSE)
         return torch.cat([y, reverse.flip(1)], 2), (*after, *last)
 
+    @abstractmethod
     def one_way(self, x: Tensor, state: States, direction: str) -> tuple[Tensor, States]:
         """One direction, over x in its own order of time."""
-        raise NotImplementedError
 
 
 class LoopedLSTM(Looped):
@@ -205,11 +207,11 @@ class LoopedLSTM(Looped):
     kind, vectors, gates = "LSTM", ("h", "c"), 4
 
     def __init__(
-        self, input_size: int, hidden_size: int, *, peephole: bool = False, **options: int
+        self, input_size: int, hidden_size: int, *, peephole: bool = False, **options: Any
     ) -> None:
         """As Looped, and `peephole`."""
         self.peephole = peephole
-        super().__init__(input_size, hidden_size, **options)  # type: ignore[arg-type]
+        super().__init__(input_size, hidden_size, **options)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The parameters of one direction."""
