@@ -39,7 +39,7 @@ ONLY_NUMPY = "import numpy; print(0, flush=True)"
 def starts(settings: Settings, tell: Tell) -> list[Row]:
     """7. Process start to the first output of a saved model."""
     model = plain_model("LSTM", 32)
-    expected = float(reference.run(model, np.float32([[SAMPLE]]))[0, 0])
+    expected = float(reference.run(model, np.array([[SAMPLE]], np.float32))[0, 0])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = model.save(folder / "model.safetensors")

@@ -7,6 +7,7 @@ the floor is arithmetic that loads do not hide; below the floor it reuses what i
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from fastlstm.stream import Stream
 
 from . import machine
 from .contenders import SEQUENCE, Contender, our_contender
-from .load_only import BACK_AND_FORTH, FORWARD, load_only
+from .load_only import BACK_AND_FORTH, FORWARD, Way, load_only
 from .models import plain_model
 from .timing import Clock, Times, about, measure, ratios
 
@@ -114,11 +115,13 @@ def weights_of(model: Model) -> np.ndarray[Any, Any]:
 def loaders(weights: np.ndarray[Any, Any]) -> list[Contender]:
     """Every way of loading `weights`, once for each time step of what it is given."""
     return [
-        Contender(
-            way.name, SEQUENCE, lambda x, way=way: load_only(way, weights, len(x)), lambda: None
-        )
+        Contender(way.name, SEQUENCE, partial(_load, way, weights), lambda: None)
         for way in (*FORWARD, BACK_AND_FORTH)
     ]
+
+
+def _load(way: Way, weights: np.ndarray[Any, Any], x: np.ndarray[Any, Any]) -> float:
+    return load_only(way, weights, len(x))
 
 
 def floor(times: Mapping[str, Times]) -> tuple[str, Times]:
