@@ -41,7 +41,7 @@ def mode_of(road: Road) -> str:
 def checked(road: Road, model: Model, true: Truth) -> tuple[Contender | None, Verdict]:
     """Open a road, judge it and, if it is right, hand on the same session for timing.
 
-    Opened once: AOTInductor compiles for half a minute each time.
+    Opened once, because AOTInductor and torch.compile build C++ each time.
     """
     opened: list[Session] = []
 

@@ -50,7 +50,10 @@ def bench(
         Path | None, typer.Option("--json", help="Also write the figures here, as JSON.")
     ] = None,
 ) -> None:
-    """Time every road of this machine side by side, after checking that it computes the same."""
+    """Time every road of this machine side by side, after checking that it computes the same.
+
+    With --roofline: time a layer's step beside a loop that only loads the same weights.
+    """
     sizes = _sizes(hidden) if hidden is not None else None
     room_for(json_file, plot)
     if roofline:
