@@ -9,7 +9,7 @@ TYPECHECK := build/typecheck
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types bench limits readme clean distclean
+.PHONY: help setup demo test lint format types widths bench limits readme clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ demo: $(READY) ## train, save, verify, export, stream and bench on a real series
 
 test: $(READY) ## run the tests
 	@$(BIN)/python -m pytest
+
+widths: $(READY) ## run the tests with vectors of 4, 8 and 16 lanes, one after the other
+	@for width in 4 8 16; do \
+	  echo "FASTLSTM_VECTOR_WIDTH=$$width"; \
+	  FASTLSTM_VECTOR_WIDTH=$$width $(BIN)/python -m pytest || exit 1; \
+	done
 
 lint: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check .
