@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import threading
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -18,8 +17,6 @@ from fastlstm.kernels.packing import Spec, aligned, pack
 from fastlstm.model import Affine, Array, Bidirectional, Dense, Layer, Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from fastlstm.kernels.plan import Plan
 
 HEADER_FLOATS = calls.HEADER_BYTES // 4
@@ -60,21 +57,20 @@ class Compiled:
             for s in model.states
         )
 
-    @contextmanager
-    def scratch(self) -> Iterator[int]:
-        """The address of the room that one `run` needs, kept for the next one.
+    def take_scratch(self) -> Array:
+        """The room that one `run` needs, to be given back for the next one.
 
         There are as many as threads were in `run` at once; a stream has none of its own, because
         most live streams only see single steps.
         """
         try:
-            room = self._scratches.pop()
+            return self._scratches.pop()
         except IndexError:
-            room = aligned(self.plan.scratch_size)
-        try:
-            yield room.ctypes.data
-        finally:
-            self._scratches.append(room)
+            return aligned(self.plan.scratch_size)
+
+    def give_scratch(self, scratch: Array) -> None:
+        """Give back what take_scratch gave."""
+        self._scratches.append(scratch)
 
 
 _lock = threading.Lock()
@@ -129,25 +125,34 @@ def digest_of(model: Model) -> bytes:
     return sha.digest()[:16]
 
 
-def calls_by_address(code: Compiled) -> tuple[Callable[..., int], Callable[..., int]]:
-    """`push` and `step` for a Python build whose arrays the kernels cannot read themselves."""
-    inputs, outputs = code.plan.inputs, code.plan.outputs
+class CallsByAddress:
+    """push, step and run for a Python build whose arrays the kernels cannot read themselves."""
 
-    def step(x: Any, memory: Array, y: Array) -> int:
-        if type(x) is not np.ndarray or x.dtype != np.float32 or x.shape != (inputs,):
+    def __init__(self, code: Compiled) -> None:
+        self._code = code
+
+    def run(self, x: Any, memory: Array, y: Array, scratch: Array) -> int:
+        inputs = self._code.plan.inputs
+        if type(x) is not np.ndarray or x.dtype != np.float32 or x.shape[1:] != (inputs,):
             return calls.NOT_PLAIN
         if not np.isfinite(x).all():
             return calls.NOT_FINITE
         x = np.ascontiguousarray(x)
-        with code.scratch() as scratch:
-            return code.calls.run(
-                memory.ctypes.data, x.ctypes.data, inputs, y.ctypes.data, 1, scratch
-            )
+        addresses = (array.ctypes.data for array in (memory, x, y, scratch))
+        base, source, target, room = addresses
+        return self._code.calls.run_rows(base, source, inputs, target, len(x), room)
 
-    def push(x: Any, memory: Array) -> int:
-        return step(x, memory, np.empty(outputs, np.float32))
+    def step(self, x: Any, memory: Array, y: Array) -> int:
+        if type(x) is not np.ndarray or x.ndim != 1:
+            return calls.NOT_PLAIN
+        scratch = self._code.take_scratch()
+        try:
+            return self.run(x[np.newaxis], memory, y, scratch)
+        finally:
+            self._code.give_scratch(scratch)
 
-    return push, step
+    def push(self, x: Any, memory: Array) -> int:
+        return self.step(x, memory, np.empty(self._code.plan.outputs, np.float32))
 
 
 def _word(address: int) -> int:

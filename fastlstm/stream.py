@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastlstm.compiled import HEADER_FLOATS, calls_by_address, compiled, fields_are_known
+from fastlstm.compiled import HEADER_FLOATS, CallsByAddress, compiled, fields_are_known
 from fastlstm.errors import InputError, ModelError, SnapshotError, StreamBusyError
 from fastlstm.kernels import calls
 from fastlstm.kernels.packing import aligned
@@ -50,6 +50,7 @@ class Stream:
         "_model",
         "_output_size",
         "_push",
+        "_run",
         "_step",
         "output",
     )
@@ -76,9 +77,8 @@ class Stream:
         output = self._memory[start : start + self._output_size]
         self.output = np.frombuffer(output.data.toreadonly(), np.float32)
         self._calls = self._code.calls
-        self._push, self._step = self._calls.push, self._calls.step
-        if not fields_are_known():
-            self._push, self._step = calls_by_address(self._code)
+        by = self._calls if fields_are_known() else CallsByAddress(self._code)
+        self._push, self._step, self._run = by.push, by.step, by.run
 
     @property
     def model(self) -> Model:
@@ -123,20 +123,23 @@ class Stream:
         is 1, (time,) will do. Releases the GIL, so no other thread may write to x meanwhile.
         Raises InputError before the state changes.
         """
-        block = self._block(x)
-        y = np.empty((len(block), self._output_size), np.float32)
-        with self._code.scratch() as scratch:
-            status = self._calls.run(
-                self._memory.ctypes.data,
-                block.ctypes.data,
-                self._model.input_size,
-                y.ctypes.data,
-                len(y),
-                scratch,
-            )
-        if status == calls.IN_USE:
+        if type(x) is np.ndarray and x.ndim == 2:
+            y, status = self._run_rows(x)
+            if status == calls.DONE:
+                return y
+        y, status = self._run_rows(self._block(x))
+        if status != calls.DONE:
             raise StreamBusyError(_BUSY_MESSAGE)
         return y
+
+    def _run_rows(self, x: Array) -> tuple[Array, int]:
+        y = _empty((len(x), self._output_size), _FLOAT32)
+        code = self._code
+        scratch = code.take_scratch()
+        try:
+            return y, self._run(x, self._memory, y, scratch)
+        finally:
+            code.give_scratch(scratch)
 
     def forecast(self, steps: int) -> Array:
         """Closed loop, each output the next input: -> (steps, output_size) float32.

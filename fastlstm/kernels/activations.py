@@ -76,30 +76,55 @@ def power_parts(x, log2_base, ln_2, c1, c2, c3, c4, c5, c6):
 
 
 @njit(**JIT)
-def tanh(x):
-    """Hyperbolic tangent, lane by lane; its greatest error is TANH_ERROR_ULP. A NaN stays."""
+def tanh_parts(x):
+    """The numerator and the denominator of tanh(x), lane by lane. A NaN stays."""
     # tanh(x) = (exp(2x) - 1) / (exp(2x) + 1) for |x|: below 0 the same formula is less exact. The
     # 2 is in the constants. Computing the denominator beside the numerator, instead of from it,
     # would save 1 ns, but then their roundings no longer cancel: 2.8 ulp instead of 1.5 near 1.
     y = minimum(magnitude(x), splat(x, TANH_LIMIT))
     s, p = power_parts(y, TWO * LOG2_E, LN_2 / TWO, TWO, D2, D3, D4, D5, D6)
     e = fma(s, p, sub(s, splat(x, ONE)))
-    return with_sign(div(e, add(e, splat(x, TWO))), x)
+    return with_sign(e, x), add(e, splat(x, TWO))
 
 
 @njit(**JIT)
-def sigmoid(x):
-    """1 / (1 + exp(-x)), lane by lane; its greatest error is SIGMOID_ERROR_ULP. A NaN stays."""
-    return one_minus_sigmoid(negate(x))
+def sigmoid_denominator(x):
+    """1 + exp(-x), lane by lane: what sigmoid(x) is 1 over. A NaN stays."""
+    return one_minus_sigmoid_denominator(negate(x))
 
 
 @njit(**JIT)
-def one_minus_sigmoid(x):
-    """1 / (1 + exp(x)), which keeps its digits where sigmoid is near 1.
+def one_minus_sigmoid_denominator(x):
+    """1 + exp(x), what 1 - sigmoid(x) is 1 over, which keeps its digits where sigmoid is near 1.
 
     A forget gate of 0.99999 has lost two of its digits in float32, and an error there is a leak
     that ten thousand steps add up; what the gate forgets, 0.00001, has lost none.
     """
     s, p = power_parts(clamp(x, splat(x, SIGMOID_LIMIT)), LOG2_E, LN_2, ONE, C2, C3, C4, C5, C6)
-    one = splat(x, ONE)
-    return div(one, fma(s, p, add(s, one)))
+    return fma(s, p, add(s, splat(x, ONE)))
+
+
+@njit(**JIT)
+def tanh(x):
+    """Hyperbolic tangent, lane by lane; its greatest error is TANH_ERROR_ULP. A NaN stays."""
+    numerator, denominator = tanh_parts(x)
+    return div(numerator, denominator)
+
+
+@njit(**JIT)
+def sigmoid(x):
+    """1 / (1 + exp(-x)), lane by lane; its greatest error is SIGMOID_ERROR_ULP. A NaN stays."""
+    return div(splat(x, ONE), sigmoid_denominator(x))
+
+
+@njit(**JIT)
+def one_minus_sigmoid(x):
+    """1 / (1 + exp(x)), lane by lane, with the same errors as sigmoid."""
+    return div(splat(x, ONE), one_minus_sigmoid_denominator(x))
+
+
+@njit(**JIT)
+def gated_tanh(gate, x):
+    """sigmoid(gate) * tanh(x) in one division: the divider is what a small step waits for."""
+    numerator, denominator = tanh_parts(x)
+    return div(numerator, mul(denominator, sigmoid_denominator(gate)))

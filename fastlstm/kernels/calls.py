@@ -130,8 +130,11 @@ class Calls(NamedTuple):
     push: Callable[[Any, Any], int]
     # step(sample, memory, y) -> status: the same, and copies the output to y.
     step: Callable[[Any, Any, Any], int]
-    # run(memory, x, x_stride, y, steps, scratch) -> status: addresses and counts; releases the GIL.
-    run: Callable[[int, int, int, int, int, int], int]
+    # run(samples, memory, y, scratch) -> status: from the rows of samples, an array of two axes, to
+    # those of y; releases the GIL.
+    run: Callable[[Any, Any, Any, Any], int]
+    # run_rows(memory, x, x_stride, y, steps, scratch) -> status: the same by address, unchecked.
+    run_rows: Callable[[int, int, int, int, int, int], int]
     # forecast(memory, y, steps) -> status: row k of y is the input of the step that writes row
     # k + 1; releases the GIL.
     forecast: Callable[[int, int, int], int]
@@ -155,7 +158,8 @@ def compiled_calls() -> Calls:
     return Calls(
         _entry_point(push, word(OBJECT, OBJECT)),
         _entry_point(step, word(OBJECT, OBJECT, OBJECT)),
-        _entry_point(run, word(word, word, word, word, word, word)),
+        _entry_point(run, word(OBJECT, OBJECT, OBJECT, OBJECT)),
+        _entry_point(run_rows, word(word, word, word, word, word, word)),
         _entry_point(forecast, word(word, word, word)),
         _entry_point(claim, types.boolean(word)),
         _entry_point(release, types.void(word)),
@@ -247,7 +251,53 @@ def step(sample, memory, y):
 
 
 @njit(error_model="numpy", nogil=True)
-def run(base, x, x_stride, y, steps, scratch):
+def run(samples, memory, y, scratch):
+    base = get_word(address_of_object(memory) + OBJECT_HEADER + DATA)
+    fields = address_of_object(samples) + OBJECT_HEADER
+    inputs = get_word(base + INPUTS)
+    if get_word(fields - 8) != get_word(base + ARRAY_TYPE):
+        return NOT_PLAIN
+    dtype = get_word(get_word(fields + DTYPE) + OBJECT_HEADER + DTYPE_WORD)
+    if dtype & DTYPE_MASK != get_word(base + FLOAT32):
+        return NOT_PLAIN
+    if get_word(fields + NDIM) & 0xFFFFFFFF != 2:
+        return NOT_PLAIN
+    sizes, strides = get_word(fields + DIMENSIONS), get_word(fields + STRIDES)
+    if get_word(sizes + 8) != inputs:
+        return NOT_PLAIN
+    steps, stride = get_word(sizes), get_word(strides)
+    # Rows may lie apart, but not between two float32, and each must be without gaps. NumPy leaves
+    # the strides of an empty array to chance.
+    if steps > 0 and (stride & 3 != 0 or (inputs > 1 and get_word(strides + 8) != 4)):
+        return NOT_PLAIN
+    x, x_stride = get_word(fields + DATA), stride >> 2
+    if not all_finite(pointer_to(x), x_stride, steps, inputs):
+        return NOT_FINITE
+    return run_rows(
+        base,
+        x,
+        x_stride,
+        get_word(address_of_object(y) + OBJECT_HEADER + DATA),
+        steps,
+        get_word(address_of_object(scratch) + OBJECT_HEADER + DATA),
+    )
+
+
+@njit(**JIT)
+def all_finite(x, x_stride, steps, inputs):
+    """Whether every value of these rows is finite."""
+    spoiled = np.float32(0)
+    for t in range(steps):
+        for k in range(inputs):
+            value = get(x, t * x_stride + k)
+            # 0 for a finite value, NaN for any other, and NaN stays.
+            spoiled += value - value
+    return spoiled == 0
+
+
+@njit(error_model="numpy", nogil=True)
+def run_rows(base, x, x_stride, y, steps, scratch):
+    """`steps` rows of x, x_stride float32 apart, which are finite, to rows of y: addresses."""
     if not exchange_word(base + BUSY, 0, 1):
         return IN_USE
     before = get_word(base + STEPS)

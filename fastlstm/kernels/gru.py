@@ -4,20 +4,33 @@ from __future__ import annotations
 
 from numba import njit
 
-from fastlstm.kernels.activations import one_minus_sigmoid, sigmoid, tanh
+from fastlstm.kernels.activations import one_minus_sigmoid_denominator, sigmoid, tanh_parts
 from fastlstm.kernels.products import accumulate, load_many
 from fastlstm.kernels.simd import (
     JIT,
     TINY,
+    add,
+    div,
     flush_tiny,
     fma,
     hidden_constant,
     load,
     mul,
+    negate,
     splat,
     store,
-    sub,
 )
+
+
+@njit(**JIT)
+def renewed(old, z, n):
+    """The new h, (1 - sigmoid(z)) tanh(n) + sigmoid(z) old.
+
+    As old + (1 - z) (n - old), so that a gate near 1 keeps all of its digits, and in one division:
+    with n = a / b and 1 - z = 1 / d that is old + (a - old b) / (b d).
+    """
+    a, b = tanh_parts(n)
+    return add(old, div(fma(negate(old), b, a), mul(b, one_minus_sigmoid_denominator(z))))
 
 
 @njit(**JIT)
@@ -46,11 +59,8 @@ def gru_step(zero, inputs, hidden, blocks, width, ahead, ready, weights, z_x, x,
             z = accumulate(zero, z, weights, row, stride, x, inputs, ahead)
         start = (z[0], z[1], n_bias)
         z_h = accumulate(zero, start, weights, row + inputs * stride, stride, h, hidden, ahead)
-        r, renewed = sigmoid(z_h[0]), one_minus_sigmoid(z_h[1])
-        n = tanh(fma(r, z_h[2], z[2]))
-        # (1 - z) n + z h, as h + (1 - z) (n - h): a gate near 1 keeps all of its digits.
-        old = load(tiny, h, unit)
-        new = fma(renewed, sub(n, old), old)
+        r = sigmoid(z_h[0])
+        new = renewed(load(tiny, h, unit), z_h[1], fma(r, z_h[2], z[2]))
         store(h_new, unit, flush_tiny(new, tiny))
 
 
@@ -77,7 +87,7 @@ def gru_before_step(
 
     weights: blocks x [bias r z n | inputs r z n | hidden rows r z | hidden rows n][width], and
     `three`, `two` and `one` are the zeros for rows of so many vectors. `kept` has room for r h,
-    1 - z and the input half of n, of blocks * width each: n waits for the r h of all units.
+    the sums of z and the input half of n, of blocks * width each: n waits for the r h of all units.
     """
     tiny = splat(three[0][0], TINY)
     units = blocks * width
@@ -97,7 +107,7 @@ def gru_before_step(
         start = (z[0], z[1])
         z_h = accumulate(two, start, weights, at + two_at, 2 * width, h, hidden, ahead)
         store(kept, unit, mul(sigmoid(z_h[0]), load(tiny, h, unit)))
-        store(kept, units + unit, one_minus_sigmoid(z_h[1]))
+        store(kept, units + unit, z_h[1])
         store(kept, 2 * units + unit, z[2])
     for k in range(count):
         block = k + odd * (blocks - 1 - 2 * k)
@@ -112,7 +122,5 @@ def gru_before_step(
             hidden,
             ahead,
         )
-        old = load(tiny, h, unit)
-        # (1 - z) n + z h, as h + (1 - z) (n - h): a gate near 1 keeps all of its digits.
-        new = fma(load(tiny, kept, units + unit), sub(tanh(z_n[0]), old), old)
+        new = renewed(load(tiny, h, unit), load(tiny, kept, units + unit), z_n[0])
         store(h_new, unit, flush_tiny(new, tiny))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from fastlstm.kernels.activations import one_minus_sigmoid, sigmoid, tanh
+from fastlstm.kernels.activations import gated_tanh, one_minus_sigmoid
 from fastlstm.kernels.products import accumulate, load_many
 from fastlstm.kernels.simd import (
     JIT,
@@ -14,7 +14,6 @@ from fastlstm.kernels.simd import (
     fma,
     hidden_constant,
     load,
-    mul,
     negate,
     splat,
     store,
@@ -56,13 +55,13 @@ def lstm_step(
             z = (z_i, z_f, z[2], z[3])
         row = at + seen + (1 + inputs) * stride
         z = accumulate(zero, z, weights, row, stride, h, recurrent, ahead)
-        i, g = sigmoid(z[0]), tanh(z[2])
+        written = gated_tanh(z[0], z[2])
         # f c + i g, as c + (i g - (1 - f) c): a gate near 1 keeps all of its digits.
         forgotten = one_minus_sigmoid(z[1])
-        cell = add(cell, fma(negate(forgotten), cell, mul(i, g)))
+        cell = add(cell, fma(negate(forgotten), cell, written))
         z_o = z[3]
         if peephole:
             z_o = fma(load(tiny, weights, at + stride + 2 * width), cell, z_o)
         # The next step reads the flushed cell; this one does not wait for it.
         store(c, unit, flush_tiny(cell, tiny))
-        store(y, unit, mul(sigmoid(z_o), tanh(cell)))
+        store(y, unit, gated_tanh(z_o, cell))

@@ -50,10 +50,7 @@ def _compiled(function: Any, signature: Any, plan: Plan) -> Any:
 
 
 def _network_step(plan: Plan) -> Any:
-    # One layer after the other, as nested calls: Numba cannot loop over functions.
-    layers = step_of(plan.layers[0])
-    for layer in plan.layers[1:]:
-        layers = _then(layers, step_of(layer))
+    layers = _steps_of(plan)
     outputs = plan.outputs
     even, odd = plan.layers[-1].result
 
@@ -67,6 +64,14 @@ def _network_step(plan: Plan) -> Any:
     return network_step
 
 
+def _steps_of(plan: Plan) -> Any:
+    # One layer after the other, as nested calls: Numba cannot loop over functions.
+    layers = step_of(plan.layers[0])
+    for layer in plan.layers[1:]:
+        layers = _then(layers, step_of(layer))
+    return layers
+
+
 def _then(first: Any, second: Any) -> Any:
     @njit(**JIT)
     def both(memory, weights, parity):
@@ -77,6 +82,32 @@ def _then(first: Any, second: Any) -> Any:
 
 
 def _network_run(plan: Plan) -> Any:
+    return _run_by_span(plan) if plan.span else _run_by_step(plan)
+
+
+def _run_by_step(plan: Plan) -> Any:
+    layers = _steps_of(plan)
+    inputs, outputs = plan.inputs, plan.outputs
+    even, odd = plan.layers[-1].result
+
+    def network_run(
+        memory_address, weights_address, parity, x_address, x_stride, y_address, steps, scratch
+    ):
+        memory, weights = pointer_to(memory_address), pointer_to(weights_address)
+        x, y = pointer_to(x_address), pointer_to(y_address)
+        for t in range(steps):
+            for k in range(inputs):
+                put(memory, k, get(x, t * x_stride + k))
+            side = (parity + t) & 1
+            layers(memory, weights, side)
+            result = offset(memory, odd if side else even)
+            for k in range(outputs):
+                put(y, t * outputs + k, get(result, k))
+
+    return network_run
+
+
+def _run_by_span(plan: Plan) -> Any:
     layers = span_of(plan.layers[0])
     for layer in plan.layers[1:]:
         layers = _then_over_span(layers, span_of(layer))

@@ -27,6 +27,9 @@ PREFETCH_ABOVE, PREFETCH_AHEAD = 18 * 1024, 512  # float32
 # A layer of at least this many inputs takes its input half for a span of time steps at once; with
 # fewer, the detour through memory costs more than it saves.
 SPAN_INPUTS = 8
+# Up to here a network runs step by step: all weights stay in the first level of cache, and the
+# processor overlaps the end of one step, such as a Dense, with the beginning of the next.
+SPAN_ABOVE = 12 * 1024  # float32
 # A span's buffers should stay in the first level of cache beside the weights of a small layer, and
 # a span is long enough to be worth its beginning. Every length is a multiple of every tile.
 SPAN_STEP, SPAN_UP_TO, SPAN_FLOATS = 24, 96, 8 * 1024
@@ -126,7 +129,7 @@ def pack(specs: Sequence[Spec]) -> Packed:
         len(packed),
         memory.size,
         output,
-        spans.length,
+        spans.length if len(packed) > SPAN_ABOVE else 0,
         spans.scratch_size,
     )
     first_memory = aligned(memory.size)

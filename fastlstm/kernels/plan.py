@@ -69,5 +69,5 @@ class Plan:
     weights_size: int
     memory_size: int
     output: int  # offset of the buffer that `Stream.output` shows
-    span: int  # time steps that `run` takes layer by layer
+    span: int  # time steps that `run` takes layer by layer, 0 if it goes step by step
     scratch_size: int  # float32 that `run` needs beside the memory
