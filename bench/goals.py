@@ -75,8 +75,8 @@ PARTS = {
     9: Part(
         "Stacks of published sizes, step by step",
         "time of a `push` over only loading all weights once; LSTM layers with as many inputs as "
-        f"units, and a Dense to {ladder.OUTPUTS}. Beside it what the maker of an FPGA card "
-        "publishes for the same shapes, measured by him on his machine",
+        f"units, and a Dense to {ladder.OUTPUTS}. Beside it the mean that the maker of an "
+        "FPGA card publishes for the same shapes, measured by the maker",
         ladder.climb,
     ),
 }

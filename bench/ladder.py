@@ -28,9 +28,9 @@ class Rung(NamedTuple):
     card_us: float
 
 
-# The shapes and the mean latencies that Myrtle publishes for its FPGA accelerator VOLLO, one
-# sample at a time, in the LSTM benchmark of the product's documentation: IA-840F for the first
-# four, V80 for the last. Measured by them, host to host; nothing of it was run here.
+# The shapes and mean latencies that Myrtle publishes for VOLLO on its FPGA cards, one sample at a
+# time: "LSTM benchmark" in the product's documentation, version 25.1.2. The first four on an
+# IA-840F, the last on a V80. Its maker's figures: nothing of it was run here.
 LADDER = (
     Rung(2, 128, 1.9),
     Rung(3, 256, 3.0),
