@@ -236,13 +236,10 @@ def forgetful():
 
 
 FADING = {kind: lambda kind=kind: fading(kind) for kind in cases.GATES} | {"forgetful": forgetful}
+
+
 # Its cell is flushed, and h is what came out of it before that.
-LEFT = pytest.mark.xfail(strict=True, reason="the h of an LSTM is not flushed")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=LEFT if n in ("LSTM", "forgetful") else ()) for n in FADING]
-)
+@pytest.mark.parametrize("name", FADING)
 @pytest.mark.parametrize("way", ["push", "run"])
 def test_a_state_that_fades_is_never_denormal(name, way):
     model = FADING[name]()

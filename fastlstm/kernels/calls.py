@@ -155,11 +155,13 @@ def compiled_calls() -> Calls:
             "it, or use fastlstm.reference"
         )
     word = types.int64
+    # First, because `run` calls it: compiled along with that, it would not come from the cache.
+    by_rows = _entry_point(run_rows, word(word, word, word, word, word, word))
     return Calls(
         _entry_point(push, word(OBJECT, OBJECT)),
         _entry_point(step, word(OBJECT, OBJECT, OBJECT)),
         _entry_point(run, word(OBJECT, OBJECT, OBJECT, OBJECT)),
-        _entry_point(run_rows, word(word, word, word, word, word, word)),
+        by_rows,
         _entry_point(forecast, word(word, word, word)),
         _entry_point(claim, types.boolean(word)),
         _entry_point(release, types.void(word)),

@@ -10,10 +10,11 @@ from numba import njit
 from fastlstm.kernels.activations import sigmoid, tanh
 from fastlstm.kernels.memory import get, offset, put
 from fastlstm.kernels.products import accumulate, load_many, store_many
-from fastlstm.kernels.simd import JIT, fma, load, maximum, splat, store, total
+from fastlstm.kernels.simd import JIT, flush_tiny, fma, load, maximum, splat, store, total
 from fastlstm.kernels.span_products import span_product
 
-LINEAR, RELU, TANH, SIGMOID, SOFTMAX = range(5)
+# The last is linear too, but what is tiny becomes 0: a projection writes a state.
+LINEAR, RELU, TANH, SIGMOID, SOFTMAX, FLUSHED = range(6)
 
 
 @njit(**JIT)
@@ -25,6 +26,8 @@ def activate(activation, z):
         return tanh(z)
     if activation == SIGMOID:
         return sigmoid(z)
+    if activation == FLUSHED:
+        return flush_tiny(z)
     return z
 
 

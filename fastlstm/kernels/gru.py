@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from numba import njit
 
-from fastlstm.kernels.activations import one_minus_sigmoid_denominator, sigmoid, tanh_parts
+from fastlstm.kernels.activations import (
+    one_minus_sigmoid_denominator,
+    sigmoid_denominator,
+    tanh_parts,
+)
 from fastlstm.kernels.products import accumulate, load_many
 from fastlstm.kernels.simd import (
     JIT,
-    TINY,
     add,
     div,
     flush_tiny,
@@ -17,7 +20,6 @@ from fastlstm.kernels.simd import (
     load,
     mul,
     negate,
-    splat,
     store,
 )
 
@@ -43,14 +45,14 @@ def gru_step(zero, inputs, hidden, blocks, width, ahead, ready, weights, z_x, x,
     """
     gates = zero[0]
     stride = 3 * width
-    tiny = splat(gates[0], TINY)
+    like = gates[0]
     # Unrolled, two blocks are scheduled into each other and their gates spill.
     count = hidden_constant(blocks) if blocks > 1 else 1
     for k in range(count):
         block = k + odd * (blocks - 1 - 2 * k)
         at = block * ((1 + inputs + hidden) * stride + width)
         unit = block * width
-        n_bias = load(tiny, weights, at + stride)
+        n_bias = load(like, weights, at + stride)
         row = at + stride + width
         if ready:
             z = load_many(gates, z_x, block * stride)
@@ -59,9 +61,10 @@ def gru_step(zero, inputs, hidden, blocks, width, ahead, ready, weights, z_x, x,
             z = accumulate(zero, z, weights, row, stride, x, inputs, ahead)
         start = (z[0], z[1], n_bias)
         z_h = accumulate(zero, start, weights, row + inputs * stride, stride, h, hidden, ahead)
-        r = sigmoid(z_h[0])
-        new = renewed(load(tiny, h, unit), z_h[1], fma(r, z_h[2], z[2]))
-        store(h_new, unit, flush_tiny(new, tiny))
+        # Divided by what r is 1 over: the division comes to the same, the product after it goes.
+        reset = div(z_h[2], sigmoid_denominator(z_h[0]))
+        new = renewed(load(like, h, unit), z_h[1], add(z[2], reset))
+        store(h_new, unit, flush_tiny(new))
 
 
 @njit(**JIT)
@@ -89,7 +92,7 @@ def gru_before_step(
     `three`, `two` and `one` are the zeros for rows of so many vectors. `kept` has room for r h,
     the sums of z and the input half of n, of blocks * width each: n waits for the r h of all units.
     """
-    tiny = splat(three[0][0], TINY)
+    like = three[0][0]
     units = blocks * width
     inputs_at = 3 * width
     two_at = inputs_at + inputs * 3 * width
@@ -106,7 +109,7 @@ def gru_before_step(
             z = accumulate(three, z, weights, at + inputs_at, 3 * width, x, inputs, ahead)
         start = (z[0], z[1])
         z_h = accumulate(two, start, weights, at + two_at, 2 * width, h, hidden, ahead)
-        store(kept, unit, mul(sigmoid(z_h[0]), load(tiny, h, unit)))
+        store(kept, unit, div(load(like, h, unit), sigmoid_denominator(z_h[0])))
         store(kept, units + unit, z_h[1])
         store(kept, 2 * units + unit, z[2])
     for k in range(count):
@@ -114,7 +117,7 @@ def gru_before_step(
         at, unit = block * part, block * width
         z_n = accumulate(
             one,
-            (load(tiny, kept, 2 * units + unit),),
+            (load(like, kept, 2 * units + unit),),
             weights,
             at + one_at,
             width,
@@ -122,5 +125,5 @@ def gru_before_step(
             hidden,
             ahead,
         )
-        new = renewed(load(tiny, h, unit), load(tiny, kept, units + unit), z_n[0])
-        store(h_new, unit, flush_tiny(new, tiny))
+        new = renewed(load(like, h, unit), load(like, kept, units + unit), z_n[0])
+        store(h_new, unit, flush_tiny(new))

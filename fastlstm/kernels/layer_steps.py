@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from numba import njit
 
-from fastlstm.kernels.dense import LINEAR, affine_step, dense_dot_step, dense_span, dense_step
+from fastlstm.kernels.dense import FLUSHED, affine_step, dense_dot_step, dense_span, dense_step
 from fastlstm.kernels.gru import gru_before_step, gru_step
 from fastlstm.kernels.lstm import lstm_step
 from fastlstm.kernels.memory import get, offset, put
@@ -92,7 +92,7 @@ def _lstm(plan: LayerPlan, ready: bool) -> Any:
         bare(memory, weights, parity, half, x, old, unprojected)
         zero = zero_sets(p_width, p_vectors, p_sets)
         w = offset(weights, p_at)
-        dense_step(zero, hidden, outputs, p_parts, p_width, LINEAR, 0, w, unprojected, new)
+        dense_step(zero, hidden, outputs, p_parts, p_width, FLUSHED, 0, w, unprojected, new)
 
     return projected
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from numba import njit
 
-from fastlstm.kernels.activations import gated_tanh, one_minus_sigmoid
+from fastlstm.kernels.activations import gated_tanh, gated_tanh_flushed, one_minus_sigmoid
 from fastlstm.kernels.products import accumulate, load_many
 from fastlstm.kernels.simd import (
     JIT,
-    TINY,
     add,
     flush_tiny,
     fma,
     hidden_constant,
     load,
     negate,
-    splat,
     store,
 )
 
@@ -35,7 +33,6 @@ def lstm_step(
     stride = 4 * width
     seen = 3 * width if peephole else 0
     part = (1 + inputs + recurrent) * stride + seen
-    tiny = splat(gates[0], TINY)
     # Unrolled, two blocks are scheduled into each other and their gates spill.
     count = hidden_constant(blocks) if blocks > 1 else 1
     for n in range(count):
@@ -47,11 +44,11 @@ def lstm_step(
         else:
             z = load_many(gates, weights, at)
             z = accumulate(zero, z, weights, at + stride + seen, stride, x, inputs, ahead)
-        cell = load(tiny, c, unit)
+        cell = load(gates[0], c, unit)
         if peephole:
             p = at + stride
-            z_i = fma(load(tiny, weights, p), cell, z[0])
-            z_f = fma(load(tiny, weights, p + width), cell, z[1])
+            z_i = fma(load(gates[0], weights, p), cell, z[0])
+            z_f = fma(load(gates[0], weights, p + width), cell, z[1])
             z = (z_i, z_f, z[2], z[3])
         row = at + seen + (1 + inputs) * stride
         z = accumulate(zero, z, weights, row, stride, h, recurrent, ahead)
@@ -61,7 +58,7 @@ def lstm_step(
         cell = add(cell, fma(negate(forgotten), cell, written))
         z_o = z[3]
         if peephole:
-            z_o = fma(load(tiny, weights, at + stride + 2 * width), cell, z_o)
+            z_o = fma(load(gates[0], weights, at + stride + 2 * width), cell, z_o)
         # The next step reads the flushed cell; this one does not wait for it.
-        store(c, unit, flush_tiny(cell, tiny))
-        store(y, unit, gated_tanh(z_o, cell))
+        store(c, unit, flush_tiny(cell))
+        store(y, unit, gated_tanh_flushed(z_o, cell))

@@ -250,17 +250,17 @@ def power_of_two(typingctx, shifted):
 
 
 @intrinsic
-def flush_tiny(typingctx, value, limit):
-    """Lanes whose magnitude is under `limit` become 0."""
-    if not isinstance(value, Vector) or value != limit:
+def zero_where_less(typingctx, value, a, limit):
+    """`value`, but 0 in the lanes where |a| is under `limit`."""
+    if not isinstance(value, Vector) or not value == a == limit:
         return None
 
     def build(context, builder, signature, arguments):
-        value, limit = arguments
-        small = builder.fcmp_ordered("<", call_vector(builder, "fabs", [value]), limit)
+        value, a, limit = arguments
+        small = builder.fcmp_ordered("<", call_vector(builder, "fabs", [a]), limit)
         return builder.select(small, ir.Constant(value.type, None), value)
 
-    return value(value, limit), build
+    return value(value, a, limit), build
 
 
 @intrinsic
@@ -272,6 +272,12 @@ def hidden_constant(typingctx, value):
         return builder.asm(kind, "", "=r,0", arguments, side_effect=False)
 
     return types.int64(types.int64), build
+
+
+@njit(**JIT)
+def flush_tiny(value):
+    """`value`, but 0 in the lanes where its magnitude is under TINY."""
+    return zero_where_less(value, value, splat(value, TINY))
 
 
 @njit(**JIT)
