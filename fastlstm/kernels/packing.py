@@ -20,10 +20,9 @@ ALIGNMENT = 16  # float32 in 64 bytes: a cache line, and the widest vector
 ACTIVATION = {"linear": LINEAR, "relu": RELU, "tanh": TANH, "sigmoid": SIGMOID, "softmax": SOFTMAX}
 # A Dense of up to this many outputs is a dot product each.
 DOT_OUTPUTS = 4
-# Weights that do not fit the first level of cache are asked for 2 KiB ahead of their use: the
-# processor's own prefetching leaves a fifth to a third of the second level's bandwidth unused.
-# Not so for a GRU, whose rows are three vectors: there it costs 5 % (docs/kernels.md).
-PREFETCH_ABOVE, PREFETCH_AHEAD = 18 * 1024, 512  # float32
+# Weights that come from the third level of cache are asked for 2 KiB ahead of their use; nearer
+# ones come no sooner for it (docs/kernels.md). Not so a GRU's, whose rows are three vectors.
+PREFETCH_ABOVE, PREFETCH_AHEAD = 512 * 1024, 512  # float32
 # A layer of at least this many inputs takes its input half for a span of time steps at once; with
 # fewer, the detour through memory costs more than it saves.
 SPAN_INPUTS = 8
@@ -32,10 +31,12 @@ SPAN_INPUTS = 8
 SPAN_ABOVE = 12 * 1024  # float32
 # A span's buffers should stay in the first level of cache beside the weights of a small layer, and
 # a span is long enough to be worth its beginning. Every length is a multiple of every tile.
-SPAN_STEP, SPAN_UP_TO, SPAN_FLOATS = 24, 96, 8 * 1024
+SPAN_STEP, SPAN_UP_TO, SPAN_FLOATS = 48, 96, 8 * 1024
+# From the third level of cache weights come so slowly that more time steps should share them.
+WIDE_TILE_ABOVE = 256  # inputs
 # Four accumulators of each vector hide the adder's latency; beyond these sizes two are as fast or
 # faster, and they are all that 16 registers hold beside the gates (docs/kernels.md).
-FOUR_SETS_UP_TO = {"LSTM": 1 << 30, "GRU": 64, "RNN": 48, "Dense": 48, "Projection": 48}
+FOUR_SETS_UP_TO = {"LSTM": 1 << 30, "GRU": 1 << 30, "RNN": 48, "Dense": 48, "Projection": 48}
 
 
 class Spec(NamedTuple):
@@ -187,7 +188,7 @@ class _Spans:
         for k, spec in enumerate(specs):
             result = buffers[k % 2]
             half = sums if halves[k] else -1
-            tile = _tile(_shape(spec).vectors)
+            tile = _tile(_shape(spec).vectors, spec.inputs)
             self.plans.append(SpanPlan(source, size, result, rows[k], half, halves[k], tile))
             source, size = result, rows[k]
         self.scratch_size = room.size
@@ -209,9 +210,10 @@ def _half_size(spec: Spec) -> int:
     return shape.width * shape.vectors * shape.parts
 
 
-def _tile(vectors: int) -> int:
+def _tile(vectors: int, inputs: int) -> int:
     """Time steps whose sums fit the registers beside one row of weights and a broadcast."""
-    fit = (24 if REGISTERS == 32 else 10) // vectors
+    registers = 10 if REGISTERS == 16 else 16 if inputs <= WIDE_TILE_ABOVE else 24
+    fit = registers // vectors
     return max(n for n in (1, 2, 3, 4, 6, 8) if n <= fit)
 
 
@@ -259,8 +261,11 @@ def _shape(spec: Spec) -> _Shape:
     units = spec.hidden
     width = min(NATIVE_WIDTH, max(4, 1 << (units - 1).bit_length()))
     blocks = -(-units // width)
-    if _reads_vectors(spec):
-        # These read their input by whole vectors, and every buffer is padded to a cache line.
+    if _is_dot(spec):
+        # As wide as what wrote its input: a load wider than the store before it has to wait for it.
+        width = min(NATIVE_WIDTH, max(4, 1 << (spec.inputs - 1).bit_length()))
+        return _Shape(width, 1, 1, 1)
+    if spec.kind == "Affine":
         return _Shape(NATIVE_WIDTH, 1, 1, 1)
     if spec.kind in _GATES:
         vectors, parts = _GATES[spec.kind], blocks

@@ -120,8 +120,8 @@ def multiply_rows(typingctx, sums, weights, row, x, k):
         sums_value, weights, row, x, k = arguments
         new_sets = []
         for j in range(sets):
-            # Loads in another order than the weights' own, which LLVM chooses now and then, cost up to
-            # a fifth where they come from the second level of cache.
+            # LLVM chooses at times to load in another order than the weights', which costs up to a
+            # fifth where they come from the second level of cache.
             keep_order(builder)
             scalar = builder.load(builder.gep(x, [builder.add(k, ir.Constant(_INDEX, j))]), align=4)
             value = splat_value(builder, scalar, vector.width)
