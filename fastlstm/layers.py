@@ -261,14 +261,15 @@ class Bidirectional(BaseLayer):
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], cell: str, **options: str) -> Bidirectional:
         """The layer whose `arrays` and `options` these are; raises TypeError for unknown names."""
-        if cell not in CELLS:
+        if not isinstance(cell, str) or cell not in CELLS:
             raise ModelError(
                 f"Bidirectional.cell: expected one of {', '.join(CELLS)}, found {cell!r}"
             )
         halves: tuple[dict[str, Any], dict[str, Any]] = {}, {}
         for name, array in arrays.items():
             halves[name.endswith(REVERSE)][name.removesuffix(REVERSE)] = array
-        return cls(*(CELLS[cell](**half, **options) for half in halves))
+        make: Any = CELLS[cell]
+        return cls(*(make(**half, **options) for half in halves))
 
     @property
     def cell(self) -> str:

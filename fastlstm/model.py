@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fastlstm.base_layer import Array
 from fastlstm.errors import ModelError
 from fastlstm.layers import (
     ACTIVATIONS,
@@ -17,7 +18,6 @@ from fastlstm.layers import (
     RESETS,
     RNN,
     Affine,
-    Array,
     Bidirectional,
     Dense,
     Layer,

@@ -37,7 +37,8 @@ class _Piece(NamedTuple):
 
 def run(model: Model, x: ArrayLike) -> Result:
     """All of x (time, input_size) from the initial state. Raises InputError for bad input."""
-    output, state = x, []
+    output: ArrayLike = x
+    state: list[Array] = []
     for piece in pieces(model):
         forward = Stream(piece.forward)
         y = forward.run(output)

@@ -60,7 +60,7 @@ RULES = {
     "fastlstm.errors": Rule((), ("numpy",)),
     "fastlstm.base_layer": Rule(("errors",), ("numpy",)),
     "fastlstm.layers": Rule(("base_layer", "errors"), ("numpy",)),
-    "fastlstm.model": Rule(("layers", "errors"), ("numpy",)),
+    "fastlstm.model": Rule(("base_layer", "layers", "errors"), ("numpy",)),
     "fastlstm.reference": Rule(("model",), ("numpy",)),
     "fastlstm.whole_file": Rule((), ()),
     "fastlstm.model_file": Rule(

@@ -21,10 +21,19 @@ import sys
 import numpy as np
 import cases
 from fastlstm.verify import judge, truth
+models = {
+    kind: cases.Model((cases.affine(2), cases.recurrent(kind, 2, 20), cases.dense(20, 6),
+                       cases.dense(6, 1)))
+    for kind in ("LSTM", "GRU", "RNN")
+}
+# So many weights that `run` takes spans of steps.
+models["spans"] = cases.Model((
+    cases.dense(2, 20),
+    cases.recurrent("LSTM", 20, 60, projection=12, peephole=True),
+    cases.recurrent("GRU", 12, 40, reset="before"),
+))
 bad = []
-for kind in ("LSTM", "GRU", "RNN"):
-    model = cases.Model((cases.affine(2), cases.recurrent(kind, 2, 20), cases.dense(20, 6),
-                         cases.dense(6, 1)))
+for kind, model in models.items():
     stream = model.stream()
     stream.run(cases.stream(model, 10, seed=9))
     stream.reset()
@@ -37,15 +46,15 @@ sys.exit(bool(bad))
 # What is wrong, in which file, and which tests of the suite would also see it.
 MUTATIONS = {
     "none": ("kernels/lstm.py", "z[0]", "z[0]"),
-    "LSTM gates i and o swapped": (
+    "LSTM gate o in place of i": (
         "kernels/lstm.py",
-        "i, g, o = sigmoid(z[0]), tanh(z[2]), sigmoid(z[3])",
-        "i, g, o = sigmoid(z[3]), tanh(z[2]), sigmoid(z[0])",
+        "written = gated_tanh(z[0], z[2])",
+        "written = gated_tanh(z[3], z[2])",
     ),
     "GRU gates r and z swapped": (
         "kernels/gru.py",
-        "sigmoid(z_h[0]), one_minus_sigmoid(z_h[1])",
-        "sigmoid(z_h[1]), one_minus_sigmoid(z_h[0])",
+        "start = (z[0], z[1], n_bias)",
+        "start = (z[1], z[0], n_bias)",
     ),
     "LSTM bias_hh dropped": (
         "kernels/packing.py",
@@ -54,8 +63,38 @@ MUTATIONS = {
     ),
     "GRU's own bias of n dropped": (
         "kernels/gru.py",
-        "start = (z_x[0], z_x[1], n_bias)",
-        "start = (z_x[0], z_x[1], sub(n_bias, n_bias))",
+        "start = (z[0], z[1], n_bias)",
+        "start = (z[0], z[1], add(n_bias, negate(n_bias)))",
+    ),
+    "GRU's early reset left out": (
+        "kernels/gru.py",
+        "div(load(like, h, unit), sigmoid_denominator(z_h[0]))",
+        "load(like, h, unit)",
+    ),
+    "peephole of o sees the old cell": (
+        "kernels/lstm.py",
+        "z_o = fma(load(gates[0], weights, at + stride + 2 * width), cell, z_o)",
+        "z_o = fma(load(gates[0], weights, at + stride + 2 * width), load(gates[0], c, unit), z_o)",
+    ),
+    "peepholes of i and f swapped": (
+        "kernels/lstm.py",
+        "z = (z_i, z_f, z[2], z[3])",
+        "z = (z_f, z_i, z[2], z[3])",
+    ),
+    "h of a span never moves on": (
+        "kernels/layer_steps.py",
+        "            old = new\n",
+        "            old = old\n",
+    ),
+    "a tile's steps mixed up": (
+        "kernels/span_products.py",
+        "builder.mul(x_stride, ir.Constant(_INDEX, t))",
+        "builder.mul(x_stride, ir.Constant(_INDEX, 0))",
+    ),
+    "state of a span not kept": (
+        "kernels/layer_steps.py",
+        "            put(last, k, get(old, k))",
+        "            put(last, k, get(last, k))",
     ),
     "Dense bias dropped": (
         "kernels/packing.py",
