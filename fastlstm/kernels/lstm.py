@@ -24,7 +24,8 @@ def lstm_step(
 ):
     """One step over every block of `width` units; `c` is updated in place, o tanh(c) goes to `y`.
 
-    weights: blocks x [bias | peepholes i f o if any | inputs | hidden rows][gate i f g o][width].
+    weights: blocks x [bias | peepholes i f o if any | input rows][gate i f g o][width], and after
+    all of these blocks x [hidden rows][gate][width]: what a step of a span reads lies together.
     They stream once; the gates of a block stay in registers until its new c and y are stored.
     Odd steps walk the blocks backwards, so that what was read last is still in L1.
     Where `ready`, bias and input half are not taken here but from z_x: see span_product.
@@ -32,7 +33,8 @@ def lstm_step(
     gates = zero[0]
     stride = 4 * width
     seen = 3 * width if peephole else 0
-    part = (1 + inputs + recurrent) * stride + seen
+    part = (1 + inputs) * stride + seen
+    below = blocks * part
     # Unrolled, two blocks are scheduled into each other and their gates spill.
     count = hidden_constant(blocks) if blocks > 1 else 1
     for n in range(count):
@@ -50,7 +52,7 @@ def lstm_step(
             z_i = fma(load(gates[0], weights, p), cell, z[0])
             z_f = fma(load(gates[0], weights, p + width), cell, z[1])
             z = (z_i, z_f, z[2], z[3])
-        row = at + seen + (1 + inputs) * stride
+        row = below + block * recurrent * stride
         z = accumulate(zero, z, weights, row, stride, h, recurrent, ahead)
         written = gated_tanh(z[0], z[2])
         # f c + i g, as c + (i g - (1 - f) c): a gate near 1 keeps all of its digits.

@@ -27,6 +27,7 @@ CACHE_LINE = 16  # float32
 # errors grow with the length of a chain, and with two sets a chain of 32 left the bound on loud
 # input. Shorter parts of four sets are more exact still, and up to a third slower.
 PART_OF_TWO, PART_OF_FOUR = 16, 64
+UNROLLED_UP_TO = 16  # rows
 
 
 @intrinsic
@@ -186,7 +187,9 @@ def prefetch_rows(typingctx, sums, weights, place):
 @njit(**JIT)
 def accumulate_sets(many, weights, row, stride, x, begin, count, ahead):
     """Add the rows from `begin` on to the sets `many`, in turn; `count` a multiple of the sets."""
-    for k in range(begin, begin + hidden_constant(count), len(many)):
+    # Unrolled, long loops do one gate after the other and spill (docs/kernels.md).
+    stop = hidden_constant(count) if count > UNROLLED_UP_TO else count
+    for k in range(begin, begin + stop, len(many)):
         if ahead > 0:
             prefetch_rows(many, weights, row + k * stride + ahead)
         many = multiply_rows(many, weights, row + k * stride, x, k)

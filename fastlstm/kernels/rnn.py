@@ -15,8 +15,9 @@ def rnn_step(
 ):
     """One step, in groups of as many blocks of `width` units as zero[0] has vectors.
 
-    weights: groups x [bias | inputs | hidden rows][block of the group][width]. A group shares
-    each broadcast of x and h. Odd steps walk the groups backwards: what was read last is in L1.
+    weights: groups x [bias | input rows][block of the group][width], and after all of these groups
+    x [hidden rows][block][width]. A group shares each broadcast of x and h. Odd steps walk the
+    groups backwards: what was read last is in L1.
     Where `ready`, bias and input half are not taken here but from z_x: see span_product.
     """
     vectors = zero[0]
@@ -24,13 +25,14 @@ def rnn_step(
     tiny = splat(vectors[0], TINY)
     for n in range(groups):
         group = n + odd * (groups - 1 - 2 * n)
-        at = group * (1 + inputs + hidden) * stride
+        at = group * (1 + inputs) * stride
         if ready:
             z = load_many(vectors, z_x, group * stride)
         else:
             z = load_many(vectors, weights, at)
             z = accumulate(zero, z, weights, at + stride, stride, x, inputs, ahead)
-        z = accumulate(zero, z, weights, at + (1 + inputs) * stride, stride, h, hidden, ahead)
+        row = (groups * (1 + inputs) + group * hidden) * stride
+        z = accumulate(zero, z, weights, row, stride, h, hidden, ahead)
         store_many(h_new, group * stride, z)
         for k in range(group * stride, (group + 1) * stride, width):
             # tanh and relu of what is tiny are tiny: told from the sum, the flush costs no time.

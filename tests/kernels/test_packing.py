@@ -19,7 +19,9 @@ def test_lstm_blocks_hold_every_weight_once(hidden):
     layer, source = plan.layers[0], model.layers[0]
     rows = 1 + 3 + hidden
     size = layer.parts * rows * 4 * layer.width
-    blocks = weights[:size].reshape(layer.parts, rows, 4, layer.width)
+    above = weights[: layer.parts * layer.part].reshape(layer.parts, 4, 4, layer.width)
+    below = weights[above.size : size].reshape(layer.parts, hidden, 4, layer.width)
+    blocks = np.concatenate([above, below], axis=1)
     # (rows, gate, unit) in PyTorch's order of units.
     flat = blocks.transpose(1, 2, 0, 3).reshape(rows, 4, -1)
     bias = (source.bias_ih_l0 + source.bias_hh_l0).reshape(4, hidden)
