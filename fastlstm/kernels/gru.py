@@ -129,7 +129,7 @@ def gru_before_step(
         block = k + odd * (blocks - 1 - 2 * k)
         unit = block * width
         row = blocks * part + block * hidden * 3 * width + one_at
-        start = (load(like, kept, 2 * units + unit),)
-        z_n = accumulate(one, start, weights, row, width, kept, hidden, ahead)
+        z_n = (load(like, kept, 2 * units + unit),)
+        z_n = accumulate(one, z_n, weights, row, width, kept, hidden, ahead)
         new = renewed(load(like, h, unit), load(like, kept, units + unit), z_n[0])
         store(h_new, unit, new)

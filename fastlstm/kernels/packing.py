@@ -123,6 +123,7 @@ def pack(specs: Sequence[Spec]) -> Packed:
         source = (second_place, first)
     output = memory.take(specs[-1].outputs)
     packed = weights.joined()
+    by_span = len(packed) > SPAN_ABOVE
     plan = Plan(
         tuple(layers),
         specs[0].inputs,
@@ -130,8 +131,8 @@ def pack(specs: Sequence[Spec]) -> Packed:
         len(packed),
         memory.size,
         output,
-        spans.length if len(packed) > SPAN_ABOVE else 0,
-        spans.scratch_size,
+        spans.length if by_span else 0,
+        spans.scratch_size if by_span else 0,
     )
     first_memory = aligned(memory.size)
     for place, vector in initial.items():
