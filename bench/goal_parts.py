@@ -92,20 +92,27 @@ def over_the_floor(settings: Settings, tell: Tell) -> list[Row]:
     ]
 
 
-def over_onnx_by_run(settings: Settings, tell: Tell) -> list[Row]:
-    """2. Stream.run over one call of ONNX Runtime for the whole sequence."""
+def _plain_against(
+    road: str, goals: Mapping[int, float], settings: Settings, tell: Tell
+) -> list[Row]:
+    """A plain LSTM of each hidden size that has a goal, against one road."""
     return [
         _against(
             plain_model("LSTM", hidden),
             f"H = {hidden}",
             hidden,
-            "ONNX Runtime, sequence",
-            SEQUENCE_GOALS[hidden],
+            road,
+            goals[hidden],
             settings,
             tell,
         )
-        for hidden in settings.keep(SEQUENCE_GOALS)
+        for hidden in settings.keep(goals)
     ]
+
+
+def over_onnx_by_run(settings: Settings, tell: Tell) -> list[Row]:
+    """2. Stream.run over one call of ONNX Runtime for the whole sequence."""
+    return _plain_against("ONNX Runtime, sequence", SEQUENCE_GOALS, settings, tell)
 
 
 def over_onnx_other_layers(settings: Settings, tell: Tell) -> list[Row]:
@@ -127,18 +134,7 @@ def over_onnx_other_layers(settings: Settings, tell: Tell) -> list[Row]:
 
 def over_onnx_by_push(settings: Settings, tell: Tell) -> list[Row]:
     """4. Stream.push over one step of ONNX Runtime with everything bound."""
-    return [
-        _against(
-            plain_model("LSTM", hidden),
-            f"H = {hidden}",
-            hidden,
-            "ONNX Runtime bound, by step",
-            STEP_GOALS[hidden],
-            settings,
-            tell,
-        )
-        for hidden in settings.keep(STEP_GOALS)
-    ]
+    return _plain_against("ONNX Runtime bound, by step", STEP_GOALS, settings, tell)
 
 
 def _against(

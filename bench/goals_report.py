@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .report import cell, machine_line
+from .report import cell, machine_line, require, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,18 +21,14 @@ def markdown(document: Mapping[str, Any]) -> str:
 
     Raises ValueError for a document of another schema.
     """
-    if document.get("schema") != SCHEMA:
-        raise ValueError(
-            f"expected a result of schema {SCHEMA}, found {document.get('schema')!r}: "
-            "write one with `python -m fastlstm.bench.goals --json`"
-        )
+    require(document, SCHEMA, "python -m fastlstm.bench.goals --json")
     parts = document["parts"]
     lines = [
         "# The goals of speed, and what was measured",
         "Written by `make limits`; a goal is the greatest value that meets it. "
         + machine_line(document),
         "**A quick run: its figures mean nothing.**" if document["settings"]["quick"] else "",
-        _table(
+        table(
             ("", "part", "met", "of", "seconds"),
             [
                 (
@@ -72,7 +68,7 @@ def _rows(rows: Sequence[Mapping[str, Any]]) -> str:
         figures = [_figure(row["figures"].get(name)) for name in columns]
         last = (_goal(row["goal"]), ANSWERS[row["met"]]) if aims else ()
         lines.append((cell(row["what"]), *figures, _measured(row["measured"]), *last))
-    return _table(header, lines, words=(0,))
+    return table(header, lines, words=(0,))
 
 
 def _below(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -84,11 +80,6 @@ def _below(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     notes = [f"{cell(row['what'])}: {cell(row['note'])}." for row in rows if row["note"]]
     return " ".join([*([f"Not met: {'; '.join(missed)}."] if missed else []), *notes])
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int]) -> str:
-    marks = [":--" if k in words else "--:" for k in range(len(header))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 
 def _measured(value: float | None) -> str:

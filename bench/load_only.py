@@ -15,14 +15,12 @@ import numpy as np
 from numba import njit, types
 
 from fastlstm.kernels.memory import pointer_to
+from fastlstm.kernels.packing import PREFETCH_AHEAD
 from fastlstm.kernels.products import fold, load_many, prefetch_rows, zero_sets
 from fastlstm.kernels.simd import JIT, NATIVE_WIDTH, total
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-# As far ahead as the kernels look, in float32: 2 KiB.
-AHEAD = 512
 
 
 class Way(NamedTuple):
@@ -38,8 +36,8 @@ class Way(NamedTuple):
 FORWARD = (
     Way("8 vectors", 8),
     Way("16 vectors", 16),
-    Way("8 vectors, prefetch", 8, AHEAD),
-    Way("16 vectors, prefetch", 16, AHEAD),
+    Way("8 vectors, prefetch", 8, PREFETCH_AHEAD),
+    Way("16 vectors, prefetch", 16, PREFETCH_AHEAD),
 )
 # Every other pass from the end, as the kernels walk their blocks: what one pass read last is still
 # in the first level of cache when the next begins, so this is no bound for reading in order.

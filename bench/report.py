@@ -30,11 +30,7 @@ def markdown(document: Mapping[str, Any]) -> str:
 
     Raises ValueError for a document of another schema.
     """
-    if document.get("schema") != SCHEMA:
-        raise ValueError(
-            f"expected a result of schema {SCHEMA}, found {document.get('schema')!r}: "
-            "write one with `fastlstm bench --json`"
-        )
+    require(document, SCHEMA, "fastlstm bench --json")
     rows = document["rows"]
     parts = [machine_line(document)]
     for mode in dict.fromkeys(row["mode"] for row in rows):
@@ -43,6 +39,21 @@ def markdown(document: Mapping[str, Any]) -> str:
         parts += [f"**{title}.** Nanoseconds a time step.", _table(timed), _below(mode, timed)]
     parts.append(_not_timed(rows))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def require(document: Mapping[str, Any], schema: str, command: str) -> None:
+    """Raise ValueError, which names the `command` that writes one, unless it is of that schema."""
+    if document.get("schema") != schema:
+        raise ValueError(
+            f"expected a result of schema {schema}, found {document.get('schema')!r}: "
+            f"write one with `{command}`"
+        )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int]) -> str:
+    """Rows of cells as Markdown; columns in `words` are aligned left, the others right."""
+    marks = [":--" if k in words else "--:" for k in range(len(header))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, marks, *rows))
 
 
 def replace(text: str, section: str) -> str:
@@ -99,7 +110,7 @@ def machine_line(document: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [HEADER, (":--", ":--", *("--:",) * (len(HEADER) - 2))]
+    lines = []
     last = None
     for row in rows:
         # A model's name stands on its first row only.
@@ -118,7 +129,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['error']:.1e}",
             )
         )
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table(HEADER, lines, words=(0, 1))
 
 
 def _below(mode: str, rows: Sequence[Mapping[str, Any]]) -> str:

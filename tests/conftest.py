@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+pytest.register_assert_rewrite("checks")
+
 
 @pytest.fixture(autouse=True)
 def _torch_as_it_was():

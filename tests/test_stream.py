@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cases
+import checks
 import fastlstm
-from fastlstm import reference
 from fastlstm.errors import InputError, ModelError, SnapshotError, StreamBusyError
 from fastlstm.kernels import calls
 from fastlstm.kernels.calls import compiled_calls
@@ -110,16 +110,8 @@ def test_the_past_does_not_depend_on_the_future():
 def test_no_further_than_twice_torch_float32_over_10000_steps(kind, hidden):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     torch.set_num_threads(1)
-    layer = cases.recurrent(kind, 1, hidden)
-    model = Model((layer,))
     module = getattr(torch.nn, kind)(1, hidden)
-    module.load_state_dict({k: torch.tensor(v) for k, v in layer.arrays.items()})
-    x = reference.check_input(model, 10_000)
-    exact = reference.run(model, x)
-    with torch.inference_mode():
-        theirs = np.abs(module(torch.tensor(x)[:, None])[0][:, 0].numpy() - exact).max()
-    ours = np.abs(model.stream().run(x) - exact).max()
-    assert ours <= 2 * theirs + 1e-6
+    checks.no_further_than_twice_torch(cases.recurrent(kind, 1, hidden), module)
 
 
 def test_outputs_of_step_are_safe_to_keep():

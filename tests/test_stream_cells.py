@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import cases
+import checks
 from fastlstm import reference
 from fastlstm.errors import InputError
 from fastlstm.model import Model
@@ -32,16 +33,9 @@ def test_within_the_bound_over_10000_steps(name, hidden):
 @pytest.mark.parametrize("hidden", [8, 17, 64])
 def test_a_projection_is_no_further_than_twice_torch_float32(hidden):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    layer = cases.recurrent("LSTM", 1, hidden, projection=5)
-    model = Model((layer,))
     module = torch.nn.LSTM(1, hidden, proj_size=5)
-    module.load_state_dict({k: torch.tensor(v) for k, v in layer.arrays.items()})
-    x = reference.check_input(model, 10_000)
-    exact = reference.run(model, x)
-    with torch.inference_mode():
-        theirs = np.abs(module(torch.tensor(x)[:, None])[0][:, 0].numpy() - exact).max()
-    ours = np.abs(model.stream().run(x) - exact).max()
-    assert ours <= 2 * theirs + 1e-6
+    layer = cases.recurrent("LSTM", 1, hidden, projection=5)
+    checks.no_further_than_twice_torch(layer, module)
 
 
 @pytest.mark.parametrize("name", CELLS)

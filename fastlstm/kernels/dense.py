@@ -72,7 +72,9 @@ def dense_span(
     """dense_step for a span of time steps, row t of `y` from row t of `x`: the same bits."""
     stride = len(zero[0]) * width
     part = (1 + inputs) * stride
-    span_product(zero, tile, inputs, groups, part, stride, weights, x, x_stride, y, y_stride, steps)
+    span_product(
+        zero, tile, inputs, groups, width, part, stride, weights, x, x_stride, y, y_stride, steps
+    )
     if activation != LINEAR:
         for t in range(steps):
             row = offset(y, t * y_stride)

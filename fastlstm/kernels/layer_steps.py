@@ -14,7 +14,7 @@ from fastlstm.kernels.packing import ALIGNMENT
 from fastlstm.kernels.products import zero_sets
 from fastlstm.kernels.rnn import rnn_step
 from fastlstm.kernels.simd import JIT
-from fastlstm.kernels.span_products import span_product, zero_tile
+from fastlstm.kernels.span_products import span_product
 
 if TYPE_CHECKING:
     from fastlstm.kernels.plan import LayerPlan
@@ -179,11 +179,12 @@ def _recurrent_span(plan: LayerPlan) -> Any:
     def over(memory, weights, parity, steps, x, x_stride, scratch):
         rows, halves = offset(scratch, result_at), offset(scratch, half_at if ready else 0)
         if ready:
-            zero, empty = zero_sets(width, vectors, sets), zero_tile(width, vectors, tile)
+            zero, empty = zero_sets(width, vectors, sets), zero_sets(width, vectors, tile)
             w = offset(weights, at)
             span_product(
-                zero, empty, inputs, parts, part, skip, w, x, x_stride, halves, half_size, steps
-            )
+                zero, empty, inputs, parts, width, part, skip, w, x, x_stride, halves, half_size,
+                steps,
+            )  # fmt: skip
         old = offset(memory, result_even if parity else result_odd)
         for t in range(steps):
             new = offset(rows, t * size)
@@ -205,7 +206,7 @@ def _dense_span(plan: LayerPlan) -> Any:
 
     @njit(**JIT)
     def over(memory, weights, parity, steps, x, x_stride, scratch):
-        zero, empty = zero_sets(width, vectors, sets), zero_tile(width, vectors, tile)
+        zero, empty = zero_sets(width, vectors, sets), zero_sets(width, vectors, tile)
         w, y = offset(weights, at), offset(scratch, result_at)
         dense_span(
             zero, empty, inputs, outputs, parts, width, activation, w, x, x_stride, y, size, steps

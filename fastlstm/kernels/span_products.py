@@ -20,7 +20,6 @@ from fastlstm.kernels.products import (
 )
 from fastlstm.kernels.simd import (
     JIT,
-    Vector,
     call_vector,
     hidden_constant,
     lanes,
@@ -29,20 +28,6 @@ from fastlstm.kernels.simd import (
 )
 
 _INDEX = ir.IntType(64)
-
-
-@intrinsic
-def zero_tile(typingctx, width, gates, steps):
-    """A tile of zeros: `steps` sets of `gates` vectors of `width`, all compile-time constants."""
-    if not all(isinstance(n, types.IntegerLiteral) for n in (width, gates, steps)):
-        return None
-    one = types.UniTuple(Vector(width.literal_value), gates.literal_value)
-    tile = types.UniTuple(one, steps.literal_value)
-
-    def build(context, builder, signature, arguments):
-        return ir.Constant(context.get_value_type(tile), None)
-
-    return tile(width, gates, steps), build
 
 
 @intrinsic
@@ -179,12 +164,14 @@ def accumulate_tile(zero, empty, total, weights, row, stride, x, x_stride, count
 
 
 @njit(**JIT)
-def span_product(zero, empty, inputs, parts, size, skip, weights, x, x_stride, z, z_stride, steps):
+def span_product(
+    zero, empty, inputs, parts, width, size, skip, weights, x, x_stride, z, z_stride, steps
+):
     """z[t] = bias + x[t] @ weights for `steps` time steps, part by part of the blocked weights.
 
     A part of `size` float32 begins with its bias row; its input rows begin `skip` further on.
     """
-    stride = len(zero[0]) * lanes_of(zero)
+    stride = len(zero[0]) * width
     tile = len(empty)
     whole = steps - steps % tile
     for part in range(hidden_constant(parts) if parts > 1 else 1):
@@ -201,15 +188,3 @@ def span_product(zero, empty, inputs, parts, size, skip, weights, x, x_stride, z
             source = offset(x, t * x_stride)
             one = accumulate(zero, bias, weights, at + skip, stride, source, inputs, 0)
             store_many(z, t * z_stride + part * stride, one)
-
-
-@intrinsic
-def lanes_of(typingctx, sets):
-    """Lanes of a vector of `sets`, as a constant."""
-    if not isinstance(sets, types.UniTuple) or not isinstance(sets.dtype, types.UniTuple):
-        return None
-
-    def build(context, builder, signature, arguments):
-        return ir.Constant(_INDEX, sets.dtype.dtype.width)
-
-    return types.int64(sets), build

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import cases
+import checks
 from fastlstm import export, reference
 from fastlstm.errors import ExportError, UnsupportedError
-from fastlstm.export import inductor_package, onnx_graph, sessions, torchscript_module
+from fastlstm.export import onnx_graph, sessions, torchscript_module
 from fastlstm.export.replay import STREAMS, replay
 from fastlstm.model import LSTM, Bidirectional, Model
 from fastlstm.verify import judge, truth
@@ -80,15 +81,6 @@ def assert_whole_sequences(model, session):
         assert row.verdict == "ok", row
 
 
-def assert_right(model, x, y, states):
-    """Outputs and final states of every sequence of a batch, each against the reference."""
-    for k, sequence in enumerate(x):
-        true = truth(model, sequence)
-        np.testing.assert_allclose(y[k], true.output, rtol=0, atol=true.bound)
-        for found, expected in zip(states, true.state, strict=True):
-            np.testing.assert_allclose(found[k], expected, rtol=0, atol=true.state_bound)
-
-
 @pytest.mark.parametrize("both", [False, True], ids=["forward", "bidirectional"])
 @pytest.mark.parametrize("name", [*CELLS, *PLAIN])
 def test_the_onnx_file_takes_any_batch_and_time(name, both):
@@ -99,7 +91,7 @@ def test_the_onnx_file_takes_any_batch_and_time(name, both):
         x = np.stack([cases.stream(model, steps, seed) for seed in range(batch)])
         feed = {"x": x, **onnx_graph.initial_states(model, batch)}
         y, *states = session.run(None, feed)
-        assert_right(model, x, y, states)
+        checks.batch_is_right(model, x, y, states)
 
 
 @pytest.mark.parametrize("road", ["OnnxSession", "OnnxBindingSession"])
@@ -121,7 +113,7 @@ def test_a_second_runtime_reads_the_same_numbers(name):
     x = cases.stream(model, 8)[None]
     feed = {"x": x, **onnx_graph.initial_states(model)}
     y, *states = ReferenceEvaluator(onnx_graph.build(model)).run(None, feed)
-    assert_right(model, x, y, [state.reshape(1, -1) for state in states])
+    checks.batch_is_right(model, x, y, [state.reshape(1, -1) for state in states])
 
 
 def test_names_sizes_and_nodes_of_a_bidirectional_graph():
@@ -222,7 +214,7 @@ def test_torchscript_takes_any_batch_and_time(name, both):
         x = np.stack([reference.check_input(model, steps, seed) for seed in range(batch)])
         given = torch.from_numpy(x)
         y, states = module(given, module.initial_state(given))
-        assert_right(model, x, y.numpy(), [state.numpy() for state in states])
+        checks.batch_is_right(model, x, y.numpy(), [state.numpy() for state in states])
 
 
 @pytest.mark.parametrize("target", ["onnx", "torchscript"])
@@ -266,17 +258,7 @@ def test_roads_of_single_steps_refuse_a_bidirectional_model(tmp_path):
 
 @pytest.mark.parametrize("name", [*CELLS, *PROJECTED])
 def test_the_step_for_inductor_before_it_is_compiled(name):
-    model = chain(name)
-    step = inductor_package.cell_step(model).double()
-    x = cases.stream(model, 20).astype(np.float64)
-    expected, final = reference.run_with_state(model, x)
-    state = [torch.tensor(s.initial[None], dtype=torch.float64) for s in model.states]
-    with torch.no_grad():
-        for row, true in zip(torch.from_numpy(x).split(1), expected, strict=True):
-            y, *state = step(row, *state)
-            np.testing.assert_allclose(y[0], true, rtol=0, atol=1e-12)
-    for found, true in zip(state, final, strict=True):
-        np.testing.assert_allclose(found[0], true, rtol=0, atol=1e-12)
+    checks.step_for_inductor_is_right(chain(name), atol=1e-12)
 
 
 @needs_compiler

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import cases
+import checks
 from fastlstm import export, reference
 from fastlstm.errors import ExportError, MissingExtraError
 from fastlstm.export import inductor_package, onnx_graph, torchscript_module
@@ -218,17 +219,7 @@ def test_an_inductor_package_needs_its_suffix_and_a_compiler(monkeypatch, tmp_pa
 
 @pytest.mark.parametrize("name", cases.MODELS)
 def test_the_step_for_inductor_before_it_is_compiled(name):
-    model = cases.model(name)
-    step = inductor_package.cell_step(model).double()
-    x = cases.stream(model, 20).astype(np.float64)
-    expected, final = reference.run_with_state(model, x)
-    state = [torch.tensor(s.initial[None], dtype=torch.float64) for s in model.states]
-    with torch.no_grad():
-        for row, true in zip(torch.from_numpy(x).split(1), expected, strict=True):
-            y, *state = step(row, *state)
-            np.testing.assert_allclose(y[0], true, rtol=0, atol=1e-11)
-    for found, true in zip(state, final, strict=True):
-        np.testing.assert_allclose(found[0], true, rtol=0, atol=1e-11)
+    checks.step_for_inductor_is_right(cases.model(name), atol=1e-11)
 
 
 @needs_compiler

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import cases
+import checks
 from fastlstm import export, reference
 from fastlstm.errors import ExportError, UnsupportedError
 from fastlstm.export import onnx_graph
 from fastlstm.model import Model
-from fastlstm.verify import truth
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -50,15 +50,6 @@ def batch_of_streams(model, batch, steps):
     return np.stack([reference.check_input(model, steps, seed) for seed in range(batch)])
 
 
-def assert_right(model, x, y, states):
-    """Outputs and final states of every sequence of a batch, each against the reference."""
-    for k, sequence in enumerate(x):
-        true = truth(model, sequence)
-        np.testing.assert_allclose(y[k], true.output, rtol=0, atol=true.bound)
-        for found, expected in zip(states, true.state, strict=True):
-            np.testing.assert_allclose(found[k], expected, rtol=0, atol=true.state_bound)
-
-
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("hidden", [1, 3, 16, 17])
@@ -67,7 +58,7 @@ def test_recurrent_layers(kind, hidden, layers, bias):
     model = chain(kind, hidden, layers, bias=bias, **KINDS[kind])
     x = batch_of_streams(model, 3, 40)
     y, *states = runtime(model).run(None, feed(model, x))
-    assert_right(model, x, y, states)
+    checks.batch_is_right(model, x, y, states)
 
 
 @pytest.mark.parametrize("name", cases.MODELS)
@@ -79,7 +70,7 @@ def test_every_awkward_model_on_awkward_streams(name):
         return
     x = np.stack([cases.stream(model, 60, seed) for seed in range(2)])
     y, *states = runtime(model).run(None, feed(model, x))
-    assert_right(model, x, y, states)
+    checks.batch_is_right(model, x, y, states)
 
 
 @pytest.mark.parametrize("activation", ["linear", "relu", "tanh", "sigmoid", "softmax"])
@@ -88,7 +79,7 @@ def test_dense_and_affine_layers(activation, bias):
     model = Model((cases.affine(3), cases.dense(3, 5, activation, bias=bias), cases.affine(5)))
     x = batch_of_streams(model, 7, 4)
     (y,) = runtime(model).run(None, feed(model, x))
-    assert_right(model, x, y, [])
+    checks.batch_is_right(model, x, y, [])
 
 
 @pytest.mark.parametrize("batch", [1, 7])
@@ -101,7 +92,7 @@ def test_one_file_serves_any_batch_and_any_cut_of_time(name, batch):
     for piece in np.split(x, [1, 2, 9, 10, 25], axis=1):
         y, *states = session.run(None, feed(model, piece, states))
         outputs.append(y)
-    assert_right(model, x, np.concatenate(outputs, axis=1), states)
+    checks.batch_is_right(model, x, np.concatenate(outputs, axis=1), states)
 
 
 # Without rnn-relu: onnx's own evaluator knows no Relu inside an RNN node.
@@ -118,7 +109,7 @@ def test_a_second_runtime_reads_the_same_numbers(name, bare):
         fed = {"x": x.swapaxes(0, 1), **{n: s[None] for n, s in fed.items() if n != "x"}}
     y, *states = evaluator.run(None, fed)
     states = [state.reshape(1, -1) for state in states]
-    assert_right(model, x, y.reshape(1, len(x[0]), model.output_size), states)
+    checks.batch_is_right(model, x, y.reshape(1, len(x[0]), model.output_size), states)
 
 
 def test_the_graph_is_one_node_a_layer_and_never_unrolled():
