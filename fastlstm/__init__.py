@@ -23,7 +23,18 @@ from fastlstm.errors import (
     StreamBusyError,
     UnsupportedError,
 )
-from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
+from fastlstm.model import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
+    Bidirectional,
+    Dense,
+    Difference,
+    LayerNorm,
+    Model,
+    Residual,
+)
 from fastlstm.model_file import load
 from fastlstm.readers.torch_module import read as from_torch
 from fastlstm.stream import Stream
@@ -40,14 +51,17 @@ __all__ = [
     "Bidirectional",
     "CacheError",
     "Dense",
+    "Difference",
     "ExportError",
     "FastLSTMError",
     "InputError",
+    "LayerNorm",
     "MissingExtraError",
     "Model",
     "ModelError",
     "ModelFileError",
     "ReaderError",
+    "Residual",
     "SnapshotError",
     "Stream",
     "StreamBusyError",

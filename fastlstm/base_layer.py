@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from fastlstm.errors import ModelError
 
 Array: TypeAlias = NDArray[np.float32]
+# The types of a layer's fields that are settings rather than arrays.
+SETTINGS = ("str", "int", "float", "tuple[int, ...]")
 
 
 class StateVector(NamedTuple):
@@ -88,10 +90,10 @@ class BaseLayer(ABC):
         return ()
 
     @property
-    def options(self) -> dict[str, str]:
-        """The layer's settings that are not arrays, such as its activation."""
-        found = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return {name: value for name, value in found if isinstance(value, str)}
+    def options(self) -> dict[str, Any]:
+        """The layer's settings that are not arrays, such as its activation, as JSON has them."""
+        found = ((f.name, getattr(self, f.name)) for f in fields(self) if f.type in SETTINGS)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in found}
 
     def _adopt(self, name: str, shape: tuple[int, ...]) -> None:
         value = getattr(self, name)

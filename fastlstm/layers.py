@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from fastlstm.base_layer import Array, BaseLayer, StateVector, two_sizes
+from fastlstm.base_layer import SETTINGS, Array, BaseLayer, StateVector, two_sizes
 from fastlstm.errors import ModelError
 
 if TYPE_CHECKING:
@@ -226,6 +226,110 @@ class Affine(BaseLayer):
         return self.input_size
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerNorm(BaseLayer):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the values of one step.
+
+    As `torch.nn.LayerNorm` over the last axis, whose variance divides by the number of values.
+    weight: (size,), bias: (size,) or None.
+    """
+
+    weight: Array
+    bias: Array | None = None
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        shape: tuple[int, ...] = getattr(self.weight, "shape", ())
+        if len(shape) != 1 or shape[0] == 0:
+            raise ModelError(
+                f"LayerNorm.weight: expected an array of one axis, at least 1 long, "
+                f"found shape {shape}"
+            )
+        self._adopt("weight", shape)
+        self._adopt("bias", shape)
+        # Smaller ones vanish beside any variance in float32; a constant step then divides by 0.
+        if not isinstance(self.eps, float) or not 1e-12 <= self.eps < np.inf:
+            raise ModelError(
+                f"LayerNorm.eps: expected a float of at least 1e-12, found {self.eps!r}"
+            )
+
+    @property
+    def input_size(self) -> int:
+        return int(self.weight.shape[0])
+
+    @property
+    def output_size(self) -> int:
+        return self.input_size
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Difference(BaseLayer):
+    """x[t] - x[t - 1], element by element: what changed since the last step.
+
+    x0: (size,), what stands before the first step, zeros if None. The state `x` is the last input.
+    """
+
+    size: int
+    x0: Array | None = None
+
+    def __post_init__(self) -> None:
+        _check_count("Difference.size", self.size)
+        self._adopt("x0", (self.size,))
+
+    @property
+    def input_size(self) -> int:
+        return self.size
+
+    @property
+    def output_size(self) -> int:
+        return self.size
+
+    @property
+    def states(self) -> tuple[StateVector, ...]:
+        zeros = np.zeros(self.size, np.float32)
+        return (StateVector("x", zeros if self.x0 is None else self.x0),)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Residual(BaseLayer):
+    """Ends a residual connection: adds to its input what went into the layer `back` places before.
+
+    y[k] = x[k] + source[columns[k]], where source is that earlier layer's input at the same step.
+    The `back` layers in between are the inner chain. With columns 0, 1, 2, ... it is the usual
+    skip connection; with the column of one value again and again, every output of a direct
+    forecast is relative to that value. Only in a Model, which checks that the source is there.
+    """
+
+    back: int
+    columns: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_count("Residual.back", self.back)
+        try:
+            columns = tuple(self.columns)
+        except TypeError:
+            columns = ()
+        if not columns or any(type(k) is not int or k < 0 for k in columns):
+            raise ModelError(
+                "Residual.columns: expected at least one column of the source, each a whole "
+                f"number of at least 0, found {self.columns!r}"
+            )
+        object.__setattr__(self, "columns", columns)
+
+    @property
+    def input_size(self) -> int:
+        return len(self.columns)
+
+    @property
+    def output_size(self) -> int:
+        return len(self.columns)
+
+
+def _check_count(name: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise ModelError(f"{name}: expected a whole number of at least 1, found {value!r}")
+
+
 REVERSE = "_reverse"
 
 
@@ -259,7 +363,7 @@ class Bidirectional(BaseLayer):
             )
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], cell: str, **options: str) -> Bidirectional:
+    def from_arrays(cls, arrays: Mapping[str, Any], cell: str, **options: Any) -> Bidirectional:
         """The layer whose `arrays` and `options` these are; raises TypeError for unknown names."""
         if not isinstance(cell, str) or cell not in CELLS:
             raise ModelError(
@@ -300,16 +404,23 @@ class Bidirectional(BaseLayer):
         return (*self.forward.states, *reverse)
 
     @property
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         return {"cell": self.cell, **self.forward.options}
 
 
 Recurrent: TypeAlias = LSTM | GRU | RNN
 CELLS: Mapping[str, type[Recurrent]] = MappingProxyType({"LSTM": LSTM, "GRU": GRU, "RNN": RNN})
-Layer: TypeAlias = LSTM | GRU | RNN | Bidirectional | Dense | Affine
-LAYERS: Mapping[str, type[Layer]] = MappingProxyType(
-    {layer.__name__: layer for layer in (LSTM, GRU, RNN, Bidirectional, Dense, Affine)}
+Layer: TypeAlias = (
+    LSTM | GRU | RNN | Bidirectional | Dense | Affine | LayerNorm | Difference | Residual
 )
+LAYERS: Mapping[str, type[Layer]] = MappingProxyType(
+    {
+        layer.__name__: layer
+        for layer in (
+            LSTM, GRU, RNN, Bidirectional, Dense, Affine, LayerNorm, Difference, Residual
+        )
+    }
+)  # fmt: skip
 
 
 def build(kind: str, arrays: Mapping[str, Any], options: Mapping[str, Any]) -> Layer:
@@ -325,7 +436,7 @@ def build(kind: str, arrays: Mapping[str, Any], options: Mapping[str, Any]) -> L
     if kind == "Bidirectional":
         known.append("cell")
         layer = CELLS.get(str(options.get("cell")), LSTM)
-    known += [field.name for field in fields(layer) if field.type == "str"]
+    known += [field.name for field in fields(layer) if field.type in SETTINGS]
     if sorted(options) != sorted(known):
         raise ModelError(
             f"{kind}: expected the options ({', '.join(known) or 'none'}), "

@@ -20,7 +20,10 @@ from fastlstm.layers import (
     Affine,
     Bidirectional,
     Dense,
+    Difference,
     Layer,
+    LayerNorm,
+    Residual,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +46,11 @@ __all__ = [
     "Array",
     "Bidirectional",
     "Dense",
+    "Difference",
     "Layer",
+    "LayerNorm",
     "Model",
+    "Residual",
     "State",
 ]
 
@@ -53,7 +59,7 @@ class State(NamedTuple):
     """One state vector of one recurrent layer: what a stream carries from step to step."""
 
     layer: int  # position in Model.layers
-    name: str  # "h" or "c", with "_reverse" after it in the backward half of a Bidirectional
+    name: str  # "h", "c" or "x", with "_reverse" after it in the backward half of a Bidirectional
     size: int
     initial: Array  # (size,), zeros unless the layer learned it
 
@@ -85,21 +91,47 @@ class Model:
                     f"Model: expected layer {position} to be one of {', '.join(LAYERS)}, "
                     f"found {type(layer).__name__}"
                 )
-            previous = self.layers[position - 1]
-            if position and layer.input_size != previous.output_size:
-                name = next(iter(layer.arrays))
-                found = layer.arrays[name].shape
-                expected = (*found[:-1], previous.output_size)
-                raise ModelError(
-                    f"Model: layer {position} ({layer.kind}).{name}: expected shape {expected}, "
-                    f"because layer {position - 1} ({previous.kind}) puts out "
-                    f"{previous.output_size} values, found {found}"
-                )
+            if position:
+                self._check_joint(position)
+            if isinstance(layer, Residual):
+                self._check_source(position, layer)
         try:
             copy = json.loads(json.dumps(dict(self.metadata), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise ModelError(f"Model.metadata: expected a JSON object, found: {error}") from None
         object.__setattr__(self, "metadata", MappingProxyType(copy))
+
+    def _check_joint(self, position: int) -> None:
+        """Refuse a layer that does not take what the one before it puts out."""
+        previous, layer = self.layers[position - 1 : position + 1]
+        if layer.input_size == previous.output_size:
+            return
+        where, wanted = f"layer {position} ({layer.kind})", f"an input of {previous.output_size}"
+        found = f"{layer.input_size}"
+        if layer.arrays and not isinstance(layer, Difference):
+            name, array = next(iter(layer.arrays.items()))
+            where += f".{name}"
+            wanted = f"shape {(*array.shape[:-1], previous.output_size)}"
+            found = f"{array.shape}"
+        raise ModelError(
+            f"Model: {where}: expected {wanted}, because layer {position - 1} "
+            f"({previous.kind}) puts out {previous.output_size} values, found {found}"
+        )
+
+    def _check_source(self, position: int, layer: Residual) -> None:
+        """Refuse a residual connection that begins nowhere, or at a value that is too short."""
+        if layer.back > position:
+            raise ModelError(
+                f"Model: layer {position} (Residual).back: expected at most {position}, because "
+                f"there are no more layers before it, found {layer.back}"
+            )
+        source = self.layers[position - layer.back]
+        if max(layer.columns) >= source.input_size:
+            raise ModelError(
+                f"Model: layer {position} (Residual).columns: expected columns below "
+                f"{source.input_size}, because layer {position - layer.back} ({source.kind}) takes "
+                f"{source.input_size} values, found {max(layer.columns)}"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A mapping proxy cannot be pickled; worker processes and deepcopy need a Model to be.

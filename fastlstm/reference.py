@@ -10,11 +10,22 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Layer, Model
+from fastlstm.model import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
+    Bidirectional,
+    Dense,
+    Difference,
+    LayerNorm,
+    Model,
+    Residual,
+)
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 State: TypeAlias = tuple[Floats, ...]
-OneWay: TypeAlias = LSTM | GRU | RNN | Dense | Affine
+OneWay: TypeAlias = LSTM | GRU | RNN | Dense | Affine | LayerNorm | Difference
 
 
 class Result(NamedTuple):
@@ -116,6 +127,23 @@ def affine_step(x: Floats, scale: Floats, shift: Floats) -> Floats:
     return scale * x + shift
 
 
+def layer_norm_step(x: Floats, weight: Floats, bias: Floats, *, eps: float) -> Floats:
+    """(x - mean) / sqrt(variance + eps) * weight + bias. Equations of `torch.nn.LayerNorm`."""
+    centred = x - x.mean()
+    y: Floats = centred / np.sqrt((centred**2).mean() + x.dtype.type(eps)) * weight + bias
+    return y
+
+
+def difference_step(x: Floats, last: Floats) -> Floats:
+    """What changed since the last step's x."""
+    return x - last
+
+
+def residual_step(x: Floats, source: Floats, columns: tuple[int, ...]) -> Floats:
+    """X plus the columns of what went into the inner chain."""
+    return x + source[list(columns)]
+
+
 class _Lifted:
     """A layer with its arrays lifted to the working precision, absent biases as zeros."""
 
@@ -138,6 +166,10 @@ class _Lifted:
                 return dense_step(x, *self.arrays, activation=activation), ()
             case Affine():
                 return affine_step(x, *self.arrays), ()
+            case LayerNorm(eps=eps):
+                return layer_norm_step(x, *self.arrays, eps=eps), ()
+            case Difference():
+                return difference_step(x, *state), (x,)
 
 
 def _ordered(layer: OneWay) -> list[Floats]:
@@ -159,9 +191,14 @@ def _ordered(layer: OneWay) -> list[Floats]:
             return [layer.weight, zeros if layer.bias is None else layer.bias]
         case Affine():
             return [layer.scale, layer.shift]
+        case LayerNorm():
+            zeros = np.zeros(layer.output_size, np.float32)
+            return [layer.weight, zeros if layer.bias is None else layer.bias]
+        case Difference():
+            return []
 
 
-def _run_layer(layer: Layer, x: Floats, dtype: type) -> Result:
+def _run_layer(layer: OneWay | Bidirectional, x: Floats, dtype: type) -> Result:
     """One layer over a whole sequence: x (time, I) -> (time, O), and its state at the end."""
     if isinstance(layer, Bidirectional):
         forward = _run_layer(layer.forward, x, dtype)
@@ -194,8 +231,15 @@ def run_with_state(model: Model, x: Any, dtype: type = np.float64) -> Result:
             f"reference.run: expected x of shape (time, {model.input_size}), found {x.shape}"
         )
     state: State = ()
+    inputs: list[Floats] = []  # of each layer, for the residual connections
     # Layer by layer: a bidirectional one needs all that the layer before it puts out.
-    for layer in model.layers:
+    for k, layer in enumerate(model.layers):
+        inputs.append(x)
+        if isinstance(layer, Residual):
+            rows = zip(x, inputs[k - layer.back], strict=True)
+            y = [residual_step(row, source, layer.columns) for row, source in rows]
+            x = np.array(y, dtype).reshape(len(x), layer.output_size)
+            continue
         x, end = _run_layer(layer, x, dtype)
         state += end
     return Result(x, state)
