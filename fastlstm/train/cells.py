@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from fastlstm.errors import ModelError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -61,14 +63,14 @@ class Recurrent(nn.Module):
         for name, size in self.state_sizes():
             self.register_parameter(name, nn.Parameter(torch.zeros(size)))
 
-    def initial(self, x: Tensor) -> States:
-        """The state before the first step, one row for each sequence of x (batch, time, I)."""
+    def initial(self, x: Tensor, rows: int) -> States:
+        """The state before the first step of so many sequences, on the device of x."""
         states = []
         for name, size in self.state_sizes():
             learned: Tensor | None = getattr(self, name, None)
             if learned is None:
                 learned = x.new_zeros(())
-            states.append(learned.expand(x.size(0), size))
+            states.append(learned.expand(rows, size))
         return tuple(states)
 
 
@@ -114,6 +116,12 @@ class LSTM(_Library, nn.LSTM):
         y, h, c = torch.lstm(x, self.stacked(state), self.weights(), *self.settings())
         return y, self.flat(h, c)
 
+    def packed(self, x: Tensor, state: States, sizes: Tensor) -> tuple[Tensor, States]:
+        """Over x (values, I), packed sequences: y (values, P or H), new h and c."""
+        hx, weights = self.stacked(state), self.weights()
+        y, h, c = torch.lstm(x, sizes, hx, weights, *self.settings()[:-1])
+        return y, self.flat(h, c)
+
 
 class GRU(_Library, nn.GRU):
     """nn.GRU, whose reset gate acts after the matrix product."""
@@ -123,6 +131,12 @@ class GRU(_Library, nn.GRU):
     def forward(self, x: Tensor, state: States) -> tuple[Tensor, States]:  # type: ignore[override]
         """Over x (batch, time, I), from h (batch, H): y (batch, time, H), new h."""
         y, h = torch.gru(x, self.stacked(state)[0], self.weights(), *self.settings())
+        return y, self.flat(h)
+
+    def packed(self, x: Tensor, state: States, sizes: Tensor) -> tuple[Tensor, States]:
+        """Over x (values, I), packed sequences: y (values, H), new h."""
+        hx, weights = self.stacked(state)[0], self.weights()
+        y, h = torch.gru(x, sizes, hx, weights, *self.settings()[:-1])
         return y, self.flat(h)
 
 
@@ -135,6 +149,12 @@ class RNN(_Library, nn.RNN):
         """Over x (batch, time, I), from h (batch, H): y (batch, time, H), new h."""
         run = torch.rnn_relu if self.nonlinearity == "relu" else torch.rnn_tanh
         y, h = run(x, self.stacked(state)[0], self.weights(), *self.settings())
+        return y, self.flat(h)
+
+    def packed(self, x: Tensor, state: States, sizes: Tensor) -> tuple[Tensor, States]:
+        """Over x (values, I), packed sequences: y (values, H), new h."""
+        run = torch.rnn_relu if self.nonlinearity == "relu" else torch.rnn_tanh
+        y, h = run(x, sizes, self.stacked(state)[0], self.weights(), *self.settings()[:-1])
         return y, self.flat(h)
 
 
@@ -195,6 +215,28 @@ class Looped(Recurrent, ABC):
             return y, after
         reverse, last = self.one_way(x.flip(1), state[count:], REVERSE)
         return torch.cat([y, reverse.flip(1)], 2), (*after, *last)
+
+    def packed(self, x: Tensor, state: States, sizes: Tensor) -> tuple[Tensor, States]:
+        """Over x (values, I), packed sequences, from state (batch, size): y (values, O).
+
+        The state comes back as it is after each sequence's own last step.
+        """
+        if self.bidirectional:
+            raise ModelError(
+                f"{self.kind}: expected one direction for packed sequences, found both: nothing "
+                "trains such a layer on sequences of several lengths; pad them to one length"
+            )
+        ended: list[States] = []
+        outputs: list[Tensor] = []
+        counts = sizes.tolist()
+        for step, z in zip(counts, x.split(counts), strict=True):
+            ended.append(tuple(vector[step:] for vector in state))
+            y, state = self.one_way(z.unsqueeze(1), tuple(v[:step] for v in state), "")
+            outputs.append(y[:, 0])
+        ended.append(state)
+        # The shortest sequences, which end first, are the last of the batch.
+        after = tuple(torch.cat(vectors) for vectors in zip(*reversed(ended), strict=True))
+        return torch.cat(outputs), after
 
     @abstractmethod
     def one_way(self, x: Tensor, state: States, direction: str) -> tuple[Tensor, States]:

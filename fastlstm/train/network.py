@@ -1,13 +1,13 @@
 """The nn.Module twin of Model: the same layers, parameter names, shapes and gate order, trainable.
 
-Its recurrent layers are in cells.py. It must never import the trainer.
+Its recurrent layers are in cells.py, the others in plain_layers.py. It must never import the
+trainer.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,52 +23,10 @@ from fastlstm.train.cells import (
     Recurrent,
     States,
 )
+from fastlstm.train.plain_layers import Affine, BatchNorm, Dense, Difference, LayerNorm, Residual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-
-class Dense(nn.Linear):
-    """The twin of fastlstm.model.Dense: nn.Linear and an activation after it."""
-
-    def __init__(
-        self, input_size: int, output_size: int, activation: str = "linear", bias: bool = True
-    ) -> None:
-        """Random weights as nn.Linear draws them."""
-        super().__init__(input_size, output_size, bias)
-        if activation not in hub.ACTIVATIONS:
-            raise ModelError(
-                f"Dense.activation: expected one of {', '.join(hub.ACTIVATIONS)}, "
-                f"found {activation!r}"
-            )
-        self.activation = activation
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., input_size) -> (..., output_size)."""
-        z = super().forward(input)
-        if self.activation == "linear":
-            return z
-        if self.activation == "softmax":
-            return torch.softmax(z, -1)
-        activate: Callable[[Tensor], Tensor] = getattr(torch, self.activation)
-        return activate(z)
-
-
-class Affine(nn.Module):
-    """The twin of fastlstm.model.Affine. Its arrays are buffers: measured, not trained."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, scale: Any, shift: Any) -> None:
-        """Both arrays: (size,)."""
-        super().__init__()
-        self.register_buffer("scale", torch.tensor(np.asarray(scale), dtype=torch.float32))
-        self.register_buffer("shift", torch.tensor(np.asarray(shift), dtype=torch.float32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., size) -> (..., size)."""
-        return x * self.scale + self.shift
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class Network(nn.Module):
@@ -88,26 +46,32 @@ class Network(nn.Module):
         *,
         dropout: float = 0.0,
         learned_initial_state: bool = False,
+        forget_gate_bias: float | None = None,
     ) -> Network:
         """A network with random weights.
 
         Each entry of `layers` has a `kind`: LSTM, GRU or RNN with `hidden_size` (and `bias`,
         `bidirectional`; an LSTM's `proj_size`, `peephole`; a GRU's `reset`; an RNN's
         `nonlinearity`); Dense with `output_size` (and `bias`, `activation`); Affine with `scale`
-        and `shift`. A layer's input size is what the one before it puts out.
+        and `shift`; LayerNorm (and `eps`, `bias`), BatchNorm and Difference, which take nothing;
+        Residual with `layers`, its inner chain (and `columns` of what goes in, one to be added to
+        each value that comes out: by default all in their order, or the only one to all). A
+        layer's input size is what the one before it puts out.
+
+        `forget_gate_bias` is what the biases of an LSTM's forget gates add up to at first; a
+        network that begins by remembering learns long dependencies sooner (Gers, Schmidhuber and
+        Cummins 2000; 1 is usual). None leaves them to chance.
 
         Layers that nn.LSTM, nn.GRU and nn.RNN know run in these, on cuDNN where there is a GPU.
         Peepholes, reset "before" and a proj_size not below hidden_size are loops in plain torch
         operations, which are slower.
         """
-        built: list[nn.Module] = []
-        size = input_size
-        for entry in layers:
-            options = {name: value for name, value in entry.items() if name != "kind"}
-            layer, size = _build(entry["kind"], size, options)
-            if learned_initial_state and isinstance(layer, Recurrent):
+        built, _ = _chain(input_size, layers)
+        for layer in built:
+            if learned_initial_state and isinstance(layer, Recurrent | Difference):
                 layer.learn_initial_state()
-            built.append(layer)
+            if forget_gate_bias is not None and isinstance(layer, Recurrent):
+                _set_forget_gate(layer, forget_gate_bias)
         return cls(built, dropout)
 
     @classmethod
@@ -126,10 +90,19 @@ class Network(nn.Module):
         layers = [_arrays(module) for module in self.layers]
         return hub.Model(tuple(layers), metadata or {})
 
-    def initial_state(self, x: Tensor) -> States:
-        """The state before the first step of each sequence in x (batch, time, input_size)."""
-        recurrent = (layer for layer in self.layers if isinstance(layer, Recurrent))
-        return tuple(vector for layer in recurrent for vector in layer.initial(x))
+    def initial_state(self, x: Tensor, rows: int | None = None) -> States:
+        """The state before the first step of each sequence in x (batch, time, input_size).
+
+        With `rows`, of so many sequences, whatever the shape of x.
+        """
+        count = x.size(0) if rows is None else rows
+        states: States = ()
+        for layer in self.layers:
+            if isinstance(layer, Recurrent):
+                states += layer.initial(x, count)
+            elif isinstance(layer, Difference):
+                states += (layer.initial(count, x),)
+        return states
 
     def forward(self, x: Tensor, state: States | None = None) -> tuple[Tensor, States]:
         """Over x (batch, time, input_size) -> y (batch, time, output_size), and the state after it.
@@ -138,15 +111,46 @@ class Network(nn.Module):
         initial state.
         """
         before = self.initial_state(x) if state is None else tuple(state)
+        return self._through(x, before, None)
+
+    def packed(self, x: Tensor, sizes: Tensor) -> Tensor:
+        """Over whole sequences of several lengths: x (values, input_size) -> (values, output_size).
+
+        As in torch's PackedSequence: sorted by length, the longest first; the first step of all,
+        then the second step of those that have one, and so on. `sizes` (steps,), int64 on the CPU,
+        says how many run at each step. No padding is computed.
+        """
+        return self._through(x, self.initial_state(x, int(sizes[0])), sizes)[0]
+
+    def last_step(self, x: Tensor) -> Tensor:
+        """Many to one: x (batch, time, input_size) -> the output at the last step (batch, O)."""
+        return self(x)[0][:, -1]
+
+    def _through(self, x: Tensor, before: States, sizes: Tensor | None) -> tuple[Tensor, States]:
         after: States = ()
         last = len(self.layers) - 1
+        inputs: list[Tensor] = []
         for position, layer in enumerate(self.layers):
+            inputs.append(x)
             if isinstance(layer, Recurrent):
-                count = layer.state_count
-                x, new = layer(x, before[len(after) : len(after) + count])
+                state = before[len(after) : len(after) + layer.state_count]
+                if sizes is None:
+                    x, new = layer(x, state)
+                else:
+                    x, new = layer.packed(x, state, sizes)
                 after += new
                 if self.dropout and position < last:
                     x = nn.functional.dropout(x, self.dropout, self.training)
+            elif isinstance(layer, Difference):
+                state = before[len(after) : len(after) + 1]
+                if sizes is None:
+                    x, value = layer(x, *state)
+                    after += (value,)
+                else:
+                    x = layer.packed(x, *state, sizes)
+                    after += state
+            elif isinstance(layer, Residual):
+                x = layer(x, inputs[position - layer.back])
             else:
                 x = layer(x)
         return x, after
@@ -170,6 +174,29 @@ def _recurrent(kind: str, input_size: int, hidden_size: int, **options: Any) -> 
     return LSTM(input_size, hidden_size, batch_first=True, **options)
 
 
+def _chain(size: int, layers: Sequence[Mapping[str, Any]]) -> tuple[list[nn.Module], int]:
+    """Layers with random weights, residual chains laid out flat, and their output size."""
+    built: list[nn.Module] = []
+    for entry in layers:
+        options = {name: value for name, value in entry.items() if name != "kind"}
+        if entry["kind"] == "Residual" and "layers" in options:
+            inner, out = _chain(size, options["layers"])
+            columns = options.get("columns")
+            if columns is None:
+                columns = [0] * out if size == 1 else range(size)
+            if len(columns) != out:
+                raise ModelError(
+                    f"Residual: expected an inner chain that puts out {len(columns)} values, one "
+                    f"for each that is added to it, found {out}"
+                )
+            built += [*inner, Residual(len(inner), columns)]
+            size = out
+            continue
+        layer, size = _build(entry["kind"], size, options)
+        built.append(layer)
+    return built, size
+
+
 def _build(kind: str, input_size: int, options: dict[str, Any]) -> tuple[nn.Module, int]:
     """One layer with random weights, and its output size."""
     if kind in ("LSTM", "GRU", "RNN"):
@@ -178,10 +205,32 @@ def _build(kind: str, input_size: int, options: dict[str, Any]) -> tuple[nn.Modu
     if kind == "Dense":
         dense = Dense(input_size, **options)
         return dense, dense.out_features
+    if kind in _SAME_SIZE:
+        return _SAME_SIZE[kind](input_size, **options), input_size
     if kind == "Affine":
         return Affine(**options), input_size
-    kinds = ", ".join(name for name in hub.LAYERS if name != "Bidirectional")
-    raise ModelError(f"expected a kind among {kinds}, found {kind!r}")
+    if kind == "Residual":
+        return Residual(**options), input_size
+    known = [name for name in hub.LAYERS if name != "Bidirectional"]
+    raise ModelError(f"expected a kind among {', '.join((*known, 'BatchNorm'))}, found {kind!r}")
+
+
+_SAME_SIZE: dict[str, type[nn.Module]] = {
+    "LayerNorm": LayerNorm,
+    "BatchNorm": BatchNorm,
+    "Difference": Difference,
+}
+
+
+def _set_forget_gate(layer: Recurrent, bias: float) -> None:
+    """Let both biases of an LSTM's forget gate add up to `bias`; other layers stay as they are."""
+    if layer.kind != "LSTM" or not layer.bias:
+        return
+    gate = slice(layer.hidden_size, 2 * layer.hidden_size)  # i f g o
+    with torch.no_grad():
+        for direction in layer.directions:
+            getattr(layer, f"bias_ih_l0{direction}")[gate] = bias
+            getattr(layer, f"bias_hh_l0{direction}")[gate] = 0.0
 
 
 def _twin(layer: hub.Layer) -> nn.Module:
@@ -191,6 +240,15 @@ def _twin(layer: hub.Layer) -> nn.Module:
     if isinstance(layer, hub.Dense):
         bias = layer.bias is not None
         return Dense(layer.input_size, layer.output_size, layer.activation, bias)
+    if isinstance(layer, hub.LayerNorm):
+        return LayerNorm(layer.input_size, layer.eps, layer.bias is not None)
+    if isinstance(layer, hub.Residual):
+        return Residual(layer.back, layer.columns)
+    if isinstance(layer, hub.Difference):
+        difference = Difference(layer.size)
+        if layer.x0 is not None:
+            difference.learn_initial_state()
+        return difference
     both = isinstance(layer, hub.Bidirectional)
     half = layer.forward if isinstance(layer, hub.Bidirectional) else layer
     options: dict[str, Any] = {**half.options, "bidirectional": both}
@@ -212,23 +270,37 @@ def _twin(layer: hub.Layer) -> nn.Module:
 def _arrays(module: nn.Module) -> hub.Layer:
     """The module as a layer of the Model."""
     # A subclass may compute anything, and the Model would not.
-    if type(module) not in (LSTM, GRU, RNN, LoopedLSTM, LoopedGRU, Dense, Affine):
+    if type(module) not in _TWINS:
         raise ModelError(
-            "Network: expected a layer of this file or of cells.py, as from_sizes makes them, "
+            "Network: expected a layer of cells.py or plain_layers.py, as from_sizes makes them, "
             f"found {type(module).__name__}"
         )
+    if isinstance(module, BatchNorm):
+        return module.folded()
+    if isinstance(module, Residual):
+        return hub.Residual(module.back, tuple(module.columns))
     arrays = {
         name: tensor.detach().to("cpu", torch.float32).numpy()
         for name, tensor in module.state_dict().items()
     }
-    options = {
+    options: dict[str, Any] = {
         name: getattr(module, name)
         for name in ("nonlinearity", "activation", "reset")
         if isinstance(getattr(module, name, None), str)
     }
+    if isinstance(module, LayerNorm):
+        options["eps"] = module.eps
+    if isinstance(module, Difference):
+        options["size"] = module.size
     kind = module.kind if isinstance(module, Recurrent) else type(module).__name__
     if isinstance(module, Recurrent) and module.bidirectional:
         return hub.Bidirectional.from_arrays(arrays, cell=kind, **options)
     make: Any = hub.LAYERS[kind]
     layer: hub.Layer = make(**arrays, **options)
     return layer
+
+
+_TWINS = (
+    LSTM, GRU, RNN, LoopedLSTM, LoopedGRU,
+    Dense, Affine, LayerNorm, BatchNorm, Difference, Residual,
+)  # fmt: skip

@@ -123,7 +123,7 @@ def test_a_state_for_the_backward_half_starts_it_at_the_end(name):
     network = Network.from_model(chain(name, both=True)).double()
     layer = network.layers[0]
     x = series(2, 12, 2)
-    state = tuple(series(*v.shape, seed=k) for k, v in enumerate(layer.initial(x)))
+    state = tuple(series(*v.shape, seed=k) for k, v in enumerate(layer.initial(x, len(x))))
     half = len(state) // 2
     with torch.no_grad():
         y, after = layer(x, state)
