@@ -110,7 +110,10 @@ class Difference(nn.Module):
 
     def forward(self, x: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """Over x (batch, time, size), after `last` (batch, size): differences, and the new last."""
-        return x - torch.cat([last.unsqueeze(1), x], 1)[:, : x.size(1)], x[:, -1]
+        # The state goes in front, so that a run of no steps hands it on, and is never a view of x,
+        # which may be a buffer that the caller fills anew.
+        after = torch.cat([last.unsqueeze(1), x], 1)
+        return x - after[:, :-1], after[:, -1]
 
     def packed(self, x: Tensor, last: Tensor, sizes: Tensor) -> Tensor:
         """The same for sequences packed into x (values, size): `sizes` run at each step."""
@@ -129,13 +132,15 @@ class Residual(nn.Module):
         super().__init__()
         self.back, self.columns = back, [int(k) for k in columns]
         # The plain skip connection and the one value for all outputs need no gathering.
-        self.is_whole = self.columns == list(range(len(self.columns)))
-        self.is_one = len(set(self.columns)) == 1
+        first = self.columns[0]
+        self.columns_are_range = self.columns == list(range(first, first + len(self.columns)))
+        self.columns_are_one = len(set(self.columns)) == 1
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """X plus the columns of source, both (..., size)."""
-        if self.is_whole and source.size(-1) == len(self.columns):
-            return x + source
-        if self.is_one:
-            return x + source[..., self.columns[0] : self.columns[0] + 1]
+        first = self.columns[0]
+        if self.columns_are_one:
+            return x + source[..., first : first + 1]
+        if self.columns_are_range:
+            return x + source[..., first : first + len(self.columns)]
         return x + source[..., self.columns]

@@ -71,12 +71,57 @@ class DenseLayer(Table):
     bias: bool = True
 
 
+class LayerNormLayer(Table):
+    """A LayerNorm over the values of each step."""
+
+    kind: Literal["LayerNorm"]
+    eps: Annotated[float, Field(ge=1e-12)] = 1e-5
+    bias: bool = True
+
+
+class BatchNormLayer(Table):
+    """A BatchNorm over all steps of a batch; the model holds the Affine that it folds into."""
+
+    kind: Literal["BatchNorm"]
+
+
+class DifferenceLayer(Table):
+    """What changed since the last step."""
+
+    kind: Literal["Difference"]
+
+
+class ResidualLayer(Table):
+    """An inner chain, to whose output is added what goes in.
+
+    `add` "input" adds value by value, so the chain must put out as many as go in. "target" adds to
+    each output the present value of the column that it forecasts; only around the whole network.
+    """
+
+    kind: Literal["Residual"]
+    layers: Annotated[tuple[LayerTable, ...], Field(strict=False, min_length=1)]
+    add: Literal["input", "target"] = "input"
+
+
 LayerTable: TypeAlias = Annotated[
-    LSTMLayer | GRULayer | RNNLayer | DenseLayer, Field(discriminator="kind")
+    LSTMLayer
+    | GRULayer
+    | RNNLayer
+    | DenseLayer
+    | LayerNormLayer
+    | BatchNormLayer
+    | DifferenceLayer
+    | ResidualLayer,
+    Field(discriminator="kind"),
 ]
+ResidualLayer.model_rebuild()
 LAYERS: dict[str, type[Table]] = {
     "LSTM": LSTMLayer,
     "GRU": GRULayer,
     "RNN": RNNLayer,
     "Dense": DenseLayer,
+    "LayerNorm": LayerNormLayer,
+    "BatchNorm": BatchNormLayer,
+    "Difference": DifferenceLayer,
+    "Residual": ResidualLayer,
 }

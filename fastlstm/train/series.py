@@ -18,45 +18,38 @@ from fastlstm.errors import SeriesError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fastlstm.train.recipe import Generator, Recipe, SeriesTable
+    from fastlstm.train.recipe import Generator, SeriesTable
 
 Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One series in memory: at step t a network sees inputs[t], predicts targets[t + horizon]."""
+    """Sequences in memory, one after the other: one long series, or many of any lengths.
+
+    At step t a network sees inputs[t] and predicts targets[t + horizon], or all from t + 1 on.
+    """
 
     name: str
     unit: str
-    inputs: Floats  # (time, inputs)
+    inputs: Floats  # (time, inputs), time counting through all sequences
     targets: Floats  # (time, targets)
     input_columns: tuple[str, ...]
     target_columns: tuple[str, ...]
-    time: NDArray[Any]  # (time,): the time column, or 0, 1, 2, ...
+    time: NDArray[Any]  # (time,): the time column, or 0, 1, 2, ... in each sequence
     time_name: str = "step"
+    lengths: tuple[int, ...] = ()  # of the sequences; by default there is one
+    known: Floats | None = None  # (time, columns): columns whose future is known
+    known_columns: tuple[str, ...] = ()
+    beyond: Floats | None = None  # (sequences, steps, targets): what follows the end of each
+
+    def __post_init__(self) -> None:
+        if not self.lengths:
+            object.__setattr__(self, "lengths", (len(self.inputs),))
+        assert sum(self.lengths) == len(self.inputs) == len(self.targets)
 
     def __len__(self) -> int:
         return len(self.inputs)
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Where the parts of a series end: training is [0, train), validation [train, validation)."""
-
-    train: int
-    validation: int
-    test: int  # the length of the series
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """Mean and standard deviation of each column over the training part."""
-
-    input_mean: Floats
-    input_deviation: Floats
-    target_mean: Floats
-    target_deviation: Floats
 
 
 def load_series(table: SeriesTable) -> Series:
@@ -124,45 +117,6 @@ def generate(generator: Generator, name: str | None = None, unit: str | None = N
     columns = (generator.kind,)
     time = np.arange(generator.samples)
     return Series(name or generator.kind, unit or "", values, values, columns, columns, time)
-
-
-def split(series: Series, recipe: Recipe) -> Parts:
-    """Cut the series by time; raises SeriesError where the training part holds no whole window."""
-    fractions, windows = recipe.series.split, recipe.windows
-    train = round(len(series) * fractions.train)
-    validation = round(len(series) * (fractions.train + fractions.validation))
-    needed = windows.length + windows.horizon
-    if train < needed:
-        raise SeriesError(
-            f"{series.name}: the training part has {train} of the series' {len(series)} samples, "
-            f"shorter than one window, which needs {needed} (windows.length {windows.length} + "
-            f"windows.horizon {windows.horizon}): give a longer series or a smaller windows.length"
-        )
-    if not train < validation < len(series):
-        raise SeriesError(
-            f"{series.name}: {len(series)} samples leave the validation or the test part empty: "
-            "give a longer series or larger fractions in series.split"
-        )
-    return Parts(train, validation, len(series))
-
-
-def fit_scaling(series: Series, parts: Parts) -> Scaling:
-    """Measure mean and deviation over the training part only; a constant column has no scale."""
-    found = []
-    for values, columns in (
-        (series.inputs[: parts.train], series.input_columns),
-        (series.targets[: parts.train], series.target_columns),
-    ):
-        mean, deviation = values.mean(0), values.std(0)
-        # A column that varies by less than its values' own rounding is constant too.
-        for column in np.flatnonzero(deviation <= 1e-12 * np.abs(mean)):
-            raise SeriesError(
-                f"{series.name}: column {columns[column]} is constant ({values[0, column]:g}) over "
-                f"the training part's {parts.train} samples, so it cannot be scaled or learned: "
-                'leave it out, give a larger series.split.train, or set scaling = "none"'
-            )
-        found += [mean, deviation]
-    return Scaling(*found)
 
 
 def _frame(path: Path, format: str | None) -> pl.DataFrame:
