@@ -138,9 +138,23 @@ def cell_step(model: Model) -> nn.Module:
             return getattr(self, f"{name}_{k}", None)
 
         def forward(self, x: Any, *states: Any) -> tuple[Any, ...]:
-            old, new = list(states), []
+            old, new, inputs = list(states), [], []
             for k, layer in enumerate(model.layers):
                 kind = layer.kind
+                inputs.append(x)
+                if kind == "Residual":
+                    source = inputs[k - layer.options["back"]]
+                    x = x + columns(source, layer.options["columns"])
+                    continue
+                if kind == "Difference":
+                    # A copy: the next step may come in the same memory.
+                    x, value = x - old.pop(0), x.clone()
+                    new += [value]
+                    continue
+                if kind == "LayerNorm":
+                    weight, bias = self.array(k, "weight"), self.array(k, "bias")
+                    x = layer_norm(x, weight, bias, layer.options["eps"])
+                    continue
                 if kind == "Affine":
                     x = x * self.array(k, "scale") + self.array(k, "shift")
                     continue
@@ -164,6 +178,18 @@ def cell_step(model: Model) -> nn.Module:
                     new += [x]
             # A chain that ends in a recurrent layer would hand out one tensor under two names.
             return (x.clone() if any(x is state for state in new) else x, *new)
+
+    def columns(source: Any, wanted: list[int]) -> Any:
+        if len(set(wanted)) == 1:
+            return source[:, wanted[0] : wanted[0] + 1]
+        # A skip connection as usual needs no gathering.
+        return source if wanted == list(range(source.size(1))) else source[:, wanted]
+
+    def layer_norm(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        centred = x - x.mean(-1, keepdim=True)
+        variance = (centred * centred).mean(-1, keepdim=True)
+        y = centred * torch.rsqrt(variance + eps) * weight
+        return y if bias is None else y + bias
 
     def product(weight: Any, x: Any, bias: Any = None) -> Any:
         z = (weight * x.unsqueeze(1)).sum(-1)

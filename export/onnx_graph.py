@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.errors import ExportError, MissingExtraError, UnsupportedError
-from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense
+from fastlstm.model import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
+    Bidirectional,
+    Dense,
+    Difference,
+    LayerNorm,
+    Residual,
+)
 
 from .card import KEY, state_names, to_json
 from .replay import Exported, check_place, put, replay
@@ -64,8 +74,9 @@ def build(model: Model, *, bare: bool = False) -> onnx.ModelProto:
     """The graph, checked by onnx.checker with full shape inference.
 
     Inputs: `x` (batch, time, input_size), and for every state vector `h0_l{k}` or `c0_l{k}`
-    (batch, H), where k is the layer's position in Model.layers. Outputs: `y` (batch, time,
-    output_size), and `hN_l{k}`, `cN_l{k}` (batch, H), to be fed back. Batch and time are dynamic.
+    (batch, H), where k is the layer's position in Model.layers, or `x0_l{k}` of a Difference.
+    Outputs: `y` (batch, time, output_size), and `hN_l{k}`, `cN_l{k}`, `xN_l{k}` (batch, H), to be
+    fed back. Batch and time are dynamic.
     The backward half of a Bidirectional has `h0_l{k}_reverse` and so on, which belong to the end of
     x: there x is a whole sequence, and nothing is to be fed back.
     `bare` leaves out all that is not arithmetic: x (time, batch, input_size), states
@@ -113,14 +124,24 @@ class _Graph:
         x = "x" if self.bare else self.node("Transpose", ["x"], "x_by_time", perm=[1, 0, 2])
         # Whether the value at hand still has ONNX's axis of directions: (time, 1, batch, H).
         wide = False
+        inputs: list[tuple[str, bool]] = []  # of each layer, for the residual connections
         for k, layer in enumerate(model.layers):
+            inputs.append((x, wide))
             if isinstance(layer, LSTM | GRU | RNN | Bidirectional):
-                if wide:
-                    x = self.node("Squeeze", [x, self.constant("axis1", [1])], f"l{k}_x")
+                x = self.narrow(x, wide, f"l{k}_x")
                 x, wide = self.recurrent(k, layer, x), not isinstance(layer, Bidirectional)
                 if wide and not self.bare:
-                    x = self.node("Squeeze", [x, self.constant("axis1", [1])], f"l{k}_h")
+                    x, wide = self.narrow(x, wide, f"l{k}_h"), False
+            elif isinstance(layer, Difference):
+                x, wide = self.difference(k, self.narrow(x, wide, f"l{k}_x")), False
+            elif isinstance(layer, Residual):
+                source, source_wide = inputs[k - layer.back]
+                if source_wide != wide:
+                    x = self.narrow(x, wide, f"l{k}_x")
+                    source = self.narrow(source, source_wide, f"l{k}_from")
                     wide = False
+                size = model.layers[k - layer.back].input_size
+                x = self.residual(k, layer, x, source, size)
             else:
                 x = self.pointwise(k, layer, x)
         if self.bare:
@@ -166,6 +187,12 @@ class _Graph:
         if all(constant.name != name for constant in self.constants):
             self.constants.append(numpy_helper.from_array(np.array(array, order="C"), name))
         return name
+
+    def narrow(self, x: str, wide: bool, output: str) -> str:
+        """The value without ONNX's axis of directions, where it has one."""
+        if not wide:
+            return x
+        return self.node("Squeeze", [x, self.constant("axis1", [1])], output)
 
     def recurrent(self, k: int, layer: LSTM | GRU | RNN | Bidirectional, x: str) -> str:
         """One node; its output is (time, 1, batch, H), of a Bidirectional (time, batch, 2 H)."""
@@ -250,7 +277,39 @@ class _Graph:
             for name in names:
                 self.node("Squeeze", [f"{name}_wide", self.constant("axis0", [0])], name)
 
+    def difference(self, k: int, x: str) -> str:
+        """What changed in x (time, batch, size) since the step before; its end is the new state."""
+        before, after = next(state_names(s) for s in self.model.states if s.layer == k)
+        values = {"first": 0, "last": -1, "end": np.iinfo(np.int64).max, "axis0": 0}
+        first, last, end, axis = (
+            self.constant(name, np.array([value], np.int64)) for name, value in values.items()
+        )
+        # The state goes in front, so that a run of no steps hands it on.
+        x_after = self.node("Concat", [self.joined([before]), x], f"l{k}_after", axis=0)
+        self.node("Slice", [x_after, last, end, axis], self.joined_name([after]))
+        self.parted([after])
+        x_before = self.node("Slice", [x_after, first, last, axis], f"l{k}_before")
+        return self.node("Sub", [x, x_before], f"l{k}_difference")
+
+    def residual(self, k: int, layer: Residual, x: str, source: str, size: int) -> str:
+        """X plus the columns of source, which has `size` of them."""
+        columns = list(layer.columns)
+        if len(set(columns)) == 1:
+            columns = columns[:1]  # broadcast to all values of x
+        if columns != list(range(size)):
+            indices = self.constant(f"l{k}_columns", np.array(columns, np.int64))
+            source = self.node("Gather", [source, indices], f"l{k}_source", axis=-1)
+        return self.node("Add", [x, source], f"l{k}_add")
+
+    def layer_norm(self, k: int, layer: LayerNorm, x: str) -> str:
+        inputs = [x, self.constant(f"l{k}_weight", layer.weight)]
+        if layer.bias is not None:
+            inputs.append(self.constant(f"l{k}_bias", layer.bias))
+        return self.node("LayerNormalization", inputs, f"l{k}_norm", axis=-1, epsilon=layer.eps)
+
     def pointwise(self, k: int, layer: Layer, x: str) -> str:
+        if isinstance(layer, LayerNorm):
+            return self.layer_norm(k, layer, x)
         if isinstance(layer, Affine):
             x = self.node("Mul", [x, self.constant(f"l{k}_scale", layer.scale)], f"l{k}_mul")
             return self.node("Add", [x, self.constant(f"l{k}_shift", layer.shift)], f"l{k}_add")

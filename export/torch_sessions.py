@@ -162,10 +162,17 @@ class TorchCellSession(_Stepped):
         self.call = self._call
 
     def _call(self, x: Any, state: Any) -> Any:
-        old, new = iter(state), []
+        old, new, inputs = iter(state), [], []
         for count, step in self.steps:
+            inputs.append(x)
             if count == 0:
                 x = step(x)
+            elif count == RESIDUAL:
+                x = step(x, inputs)
+            elif count == DIFFERENCE:
+                # A copy: the next step comes in the same memory.
+                x, value = step(x, next(old)), x.clone()
+                new.append(value)
             elif count == 1:
                 x = step(x, next(old))
                 new.append(x)
@@ -175,11 +182,23 @@ class TorchCellSession(_Stepped):
         return x, *new
 
 
+# In the place of a number of state vectors: layers that keep, or add, what came in before.
+DIFFERENCE, RESIDUAL = -1, -2
+
+
 def _cell(torch: Any, layer: Any) -> tuple[int, Callable[..., Any]]:
-    """How many state vectors a layer has, and its step."""
+    """How many state vectors a layer has, or which other kind it is, and its step."""
+    if layer.kind == "Difference":
+        return DIFFERENCE, torch.sub
+    if layer.kind == "Residual":
+        return RESIDUAL, _residual(torch, layer)
     arrays = {name: torch.from_numpy(array.copy()) for name, array in layer.arrays.items()}
     if layer.kind == "Affine":
         return 0, lambda x: torch.addcmul(arrays["shift"], x, arrays["scale"])
+    if layer.kind == "LayerNorm":
+        norm, weight, bias = torch.nn.functional.layer_norm, arrays["weight"], arrays.get("bias")
+        shape, eps = weight.shape, layer.eps
+        return 0, lambda x: norm(x, shape, weight, bias, eps)
     if layer.kind == "Dense":
         linear, weight, bias = torch.nn.functional.linear, arrays["weight"], arrays.get("bias")
         kind = layer.activation
@@ -199,6 +218,18 @@ def _cell(torch: Any, layer: Any) -> tuple[int, Callable[..., Any]]:
     if cell is None:
         cell = torch.rnn_relu_cell if layer.nonlinearity == "relu" else torch.rnn_tanh_cell
     return len(layer.state_names), lambda x, state: cell(x, state, w_ih, w_hh, b_ih, b_hh)
+
+
+def _residual(torch: Any, layer: Any) -> Callable[..., Any]:
+    """Adds to x (1, size) the columns of what went into the layer `back` places before."""
+    back, wanted = layer.back + 1, torch.tensor(layer.columns)
+    usual = torch.equal(wanted, torch.arange(len(wanted)))
+
+    def step(x: Any, inputs: list[Any]) -> Any:
+        source = inputs[-back]
+        return x + (source if usual and source.size(1) == len(wanted) else source[:, wanted])
+
+    return step
 
 
 def _lstm_in_operations(torch: Any, arrays: dict[str, Any]) -> Callable[..., Any]:
