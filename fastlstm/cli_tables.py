@@ -30,6 +30,9 @@ STYLES = {
 # What a layer may have beside its weights and biases, as a reader calls it.
 EXTRAS = {"weight_hr_l0": "projection", "peephole_l0": "peepholes"}
 
+# So many columns of a Residual are listed; a long forecast has hundreds.
+SHOWN_COLUMNS = 6
+
 
 def _table(left: Iterable[str], right: Iterable[str], last: str = "") -> Table:
     """A table: words in the `left` columns, figures in the `right` ones, words in the `last`."""
@@ -130,7 +133,12 @@ def layers(model: Model) -> Group:
     for position, layer in enumerate(model.layers):
         states = [f"{s.name} ({s.size})" for s in model.states if s.layer == position]
         extras = [word for name, word in EXTRAS.items() if name in layer.arrays]
-        settings = [f"{name} {value}" for name, value in layer.options.items()]
+        # A Difference's only setting is its size, which stands beside it.
+        options = {} if layer.kind == "Difference" else layer.options
+        settings = [
+            _columns(value) if name == "columns" else f"{name} {value}"
+            for name, value in options.items()
+        ]
         table.add_row(
             str(position),
             layer.kind,
@@ -140,6 +148,19 @@ def layers(model: Model) -> Group:
             ", ".join(states + extras + settings),
         )
     return _titled("Layers", table)
+
+
+def _columns(columns: list[int]) -> str:
+    """Which values a Residual adds, however many they are."""
+    first, count = columns[0], len(columns)
+    if len(set(columns)) == 1:
+        return f"column {first}" + (f" for all {count}" if count > 1 else "")
+    if columns == list(range(first, first + count)):
+        return f"columns {first} to {columns[-1]}"
+    shown = ", ".join(map(str, columns[:SHOWN_COLUMNS]))
+    return f"columns {shown}" + (
+        f" and {count - SHOWN_COLUMNS} more" if count > SHOWN_COLUMNS else ""
+    )
 
 
 def facts(path: Path, model: Model, size: str, digest: str) -> Group:

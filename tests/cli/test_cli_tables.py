@@ -2,10 +2,11 @@
 
 import io
 
+import numpy as np
 import pytest
 
 import cases
-from fastlstm.model import Model
+from fastlstm.model import Difference, LayerNorm, Model, Residual
 from fastlstm.verify import Report, Row
 
 pytest.importorskip("rich", reason="rich is not installed")
@@ -36,6 +37,33 @@ def test_a_layer_is_shown_with_its_states_and_what_else_it_has():
         "2 Bidirectional 4 2 116 h (1), c (2), h_reverse (1), c_reverse (2), projection, cell LSTM"
         in lines
     )
+
+
+def test_norms_differences_and_residuals_are_shown_in_a_line_each():
+    weight = np.ones(720, np.float32)
+    model = Model(
+        (
+            Difference(720),
+            LayerNorm(weight, weight, 1e-3),
+            Residual(2, tuple(range(720))),
+            Residual(1, (3,) * 720),
+            Residual(1, tuple(range(719, -1, -1))),
+            cases.dense(720, 2),
+            Residual(1, (4, 2)),
+            cases.dense(2, 1),
+            Residual(1, (1,)),
+        )
+    )
+    lines = shown(cli_tables.layers(model))
+    assert [line for line in lines if "Residual" in line or "Diff" in line or "Norm" in line] == [
+        "0 Difference 720 720 0 x (720)",
+        "1 LayerNorm 720 720 1,440 eps 0.001",
+        "2 Residual 720 720 0 back 2, columns 0 to 719",
+        "3 Residual 720 720 0 back 1, column 3 for all 720",
+        "4 Residual 720 720 0 back 1, columns 719, 718, 717, 716, 715, 714 and 714 more",
+        "6 Residual 2 2 0 back 1, columns 4, 2",
+        "8 Residual 1 1 0 back 1, column 1",
+    ]
 
 
 def test_a_bidirectional_model_has_no_state_of_a_stream(tmp_path):
