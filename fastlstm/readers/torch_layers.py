@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastlstm.errors import ReaderError
-from fastlstm.model import GRU, LSTM, RNN, Affine, Array, Bidirectional, Dense, Layer
+from fastlstm.errors import ModelError, ReaderError
+from fastlstm.model import GRU, LSTM, RNN, Affine, Array, Bidirectional, Dense, Layer, LayerNorm
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,7 +33,8 @@ def role(module: nn.Module) -> str:
     """
     from torch import nn
 
-    if isinstance(module, nn.RNNBase | nn.RNNCellBase | nn.Linear | nn.BatchNorm1d):
+    known = nn.RNNBase | nn.RNNCellBase | nn.Linear | nn.BatchNorm1d | nn.LayerNorm
+    if isinstance(module, known):
         return "layer"
     if isinstance(module, tuple(getattr(nn, name) for name in ACTIVATIONS)):
         return "activation"
@@ -49,7 +50,8 @@ def input_size(module: nn.Module) -> int | None:
         size = getattr(module, name, None)
         if isinstance(size, int) and size > 0:
             return size
-    return None
+    shape = getattr(module, "normalized_shape", None)
+    return shape[-1] if isinstance(shape, tuple) and shape else None
 
 
 def layers(name: str, module: nn.Module, states: list[Tensor]) -> list[Layer]:
@@ -67,6 +69,8 @@ def layers(name: str, module: nn.Module, states: list[Tensor]) -> list[Layer]:
         return [_cell(name, module, states)]
     if isinstance(module, nn.BatchNorm1d):
         return [Affine(*folded(name, module))]
+    if isinstance(module, nn.LayerNorm):
+        return [_layer_norm(name, module)]
     assert isinstance(module, nn.Linear)
     weight = _array(name, module, "weight")
     assert weight is not None
@@ -103,6 +107,23 @@ def folded(name: str, module: nn.BatchNorm1d) -> tuple[Array, Array]:
         scale = scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     return scale.astype(np.float32), shift.astype(np.float32)
+
+
+def _layer_norm(name: str, module: nn.LayerNorm) -> LayerNorm:
+    shape = tuple(module.normalized_shape)
+    if len(shape) != 1:
+        raise ReaderError(
+            f"{name}: expected a norm over the last axis alone, the values of one step, found "
+            f"normalized_shape {shape}: over {len(shape)} axes its mean takes in other steps, "
+            "which a live stream does not have yet"
+        )
+    weight, bias = _array(name, module, "weight"), _array(name, module, "bias")
+    try:
+        return LayerNorm(
+            np.ones(shape, np.float32) if weight is None else weight, bias, float(module.eps)
+        )
+    except ModelError as error:
+        raise ReaderError(f"{name}: {error}") from None
 
 
 def _recurrent(name: str, module: nn.RNNBase, states: list[Tensor]) -> list[Layer]:

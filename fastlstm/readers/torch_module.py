@@ -48,9 +48,9 @@ def read(module: nn.Module, metadata: Mapping[str, Any] | None = None) -> Model:
 
     Read are nn.LSTM, GRU, RNN (any num_layers, batch_first or not, bidirectional or not, an LSTM
     with or without proj_size), LSTMCell, GRUCell, RNNCell, Linear, Tanh, ReLU, Sigmoid and Softmax
-    (as modules or functions), BatchNorm1d by its running statistics, Dropout and Identity (they
-    vanish), nn.Sequential, any module whose forward chains these, and fastlstm.train's Network. A
-    constant initial state given to a layer is kept.
+    (as modules or functions), LayerNorm over the last axis, BatchNorm1d by its running statistics,
+    Dropout and Identity (they vanish), nn.Sequential, any module whose forward chains these, and
+    fastlstm.train's Network. A constant initial state given to a layer is kept.
 
     The module is run on random input in float64 and compared with the reference. It may return y or
     (y, state), batch or time first. One that returns only the last step's output is accepted: the
@@ -141,8 +141,8 @@ def _runs(
     sizes = dict.fromkeys(filter(None, map(torch_layers.input_size, module.modules())))
     if not sizes:
         raise ReaderError(
-            f"{type(module).__name__}: expected at least one of nn.LSTM, GRU, RNN, their Cells or "
-            "Linear, found none"
+            f"{type(module).__name__}: expected at least one of nn.LSTM, GRU, RNN, their Cells, "
+            "Linear or LayerNorm, found none"
         )
     failures, ran = [], False
     for shape in ((1, 1), (1,)):

@@ -293,6 +293,23 @@ def test_batch_norm_folds_into_an_affine(affine):
     )
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"eps": 1}, {"bias": False}, {"elementwise_affine": False, "eps": 1e-7}]
+)
+def test_layer_norm_over_the_values_of_a_step(options):
+    norm = nn.LayerNorm(5, **options)
+    with torch.no_grad():
+        for parameter in norm.parameters():
+            parameter.uniform_(-2, 2)
+    alone = read(norm)
+    assert alone.layers[0].eps == options.get("eps", 1e-5)
+    assert_reads_as(norm, alone)
+    module = nn.Sequential(nn.Linear(3, 5), norm, nn.Tanh(), nn.Linear(5, 2))
+    model = read(module)
+    assert [layer.kind for layer in model.layers] == ["Dense", "LayerNorm", "Dense", "Dense"]
+    assert_reads_as(module, model)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_widens_exactly(dtype):
     module = nn.LSTM(2, 5).to(dtype)

@@ -59,8 +59,38 @@ def diverged():
             r"expected the output of lstm \(LSTM\) as its result, found other values",
         ),
         (
-            lambda: nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)),
-            r"1 \(LayerNorm\): no layer of a Model computes this",
+            lambda: nn.Sequential(nn.Linear(2, 3), nn.RMSNorm(3)),
+            r"1 \(RMSNorm\): no layer of a Model computes this",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 3), nn.LayerNorm((7, 3))),
+            r"1 \(LayerNorm\): expected a norm over the last axis alone.*normalized_shape \(7, 3\)",
+        ),
+        (
+            lambda: nn.LayerNorm((7, 3), elementwise_affine=False),
+            r"LayerNorm: expected a norm over the last axis alone.*over 2 axes its mean takes in",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3, eps=0.0)),
+            r"1 \(LayerNorm\): LayerNorm\.eps: expected a float of at least 1e-12, found 0\.0",
+        ),
+        (
+            # Over as many steps as there are values.
+            lambda: Wrapped(
+                lambda m, x: m.norm(m.lstm(x)[0].transpose(1, 2)).transpose(1, 2),
+                lstm=nn.LSTM(2, 7, batch_first=True),
+                norm=nn.LayerNorm(7),
+            ),
+            r"could not be run on an input of shape \(1, 1, 2\): RuntimeError: Given normalized",
+        ),
+        (
+            # A skip connection in somebody's own module is not seen as one.
+            lambda: Wrapped(
+                lambda m, x: m.norm(x + m.lstm(x)[0]),
+                lstm=nn.LSTM(3, 3, batch_first=True),
+                norm=nn.LayerNorm(3),
+            ),
+            r"norm \(LayerNorm\): expected the output of lstm \(LSTM\) as its input, found other",
         ),
         (
             lambda: nn.Sequential(nn.Linear(2, 3), nn.GELU()),
@@ -105,7 +135,7 @@ def diverged():
         ),
         (
             lambda: Wrapped(lambda m, x: x @ m.w, w=nn.Parameter(torch.ones(3, 3))),
-            "expected at least one of nn.LSTM, GRU, RNN, their Cells or Linear, found none",
+            "expected at least one of nn.LSTM, .* their Cells, Linear or LayerNorm, found none",
         ),
         (
             lambda: Wrapped(lambda m, x: x @ m.head.weight.T, head=nn.Linear(3, 3)),
