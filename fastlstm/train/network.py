@@ -184,17 +184,29 @@ def _chain(size: int, layers: Sequence[Mapping[str, Any]]) -> tuple[list[nn.Modu
             columns = options.get("columns")
             if columns is None:
                 columns = [0] * out if size == 1 else range(size)
-            if len(columns) != out:
-                raise ModelError(
-                    f"Residual: expected an inner chain that puts out {len(columns)} values, one "
-                    f"for each that is added to it, found {out}"
-                )
+            _check_residual(size, len(inner), out, columns)
             built += [*inner, Residual(len(inner), columns)]
             size = out
             continue
         layer, size = _build(entry["kind"], size, options)
         built.append(layer)
     return built, size
+
+
+def _check_residual(size: int, inner: int, out: int, columns: Sequence[int]) -> None:
+    """Refuse now what a Model would refuse after the training."""
+    if not inner:
+        raise ModelError("Residual.layers: expected at least one layer, found none")
+    if len(columns) != out:
+        raise ModelError(
+            f"Residual: expected an inner chain that puts out {len(columns)} values, one "
+            f"for each that is added to it, found {out}"
+        )
+    if any(not 0 <= k < size for k in columns):
+        raise ModelError(
+            f"Residual.columns: expected columns from 0 to {size - 1} of the {size} values that go "
+            f"in, found {min(columns) if min(columns) < 0 else max(columns)}"
+        )
 
 
 def _build(kind: str, input_size: int, options: dict[str, Any]) -> tuple[nn.Module, int]:

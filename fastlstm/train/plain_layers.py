@@ -66,7 +66,7 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True) -> None:
         """Weights of 1, a bias of 0."""
-        super().__init__(size, eps=eps, bias=bias)
+        super().__init__(size, eps=float(eps), bias=bias)
 
 
 class BatchNorm(nn.BatchNorm1d):
