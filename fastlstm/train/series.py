@@ -1,6 +1,6 @@
-"""Where sequences come from: CSV, Parquet, NumPy and generators; their split by time and scaling.
+"""Where sequences come from: a file or a generator, as one Series.
 
-Nothing here looks past the training part to find a scale. Every fault of a file is a SeriesError.
+Every fault of a file is a SeriesError.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from fastlstm.errors import SeriesError
+from fastlstm.train.generators import make
+from fastlstm.train.series_columns import find, numbers, sequence_lengths, times
+from fastlstm.train.series_files import read_lines, read_rows
+from fastlstm.train.series_holes import Rows, mend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from fastlstm.train.recipe import Generator, SeriesTable
+    from fastlstm.train.recipe_tables import Generator, SeriesTable
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -53,15 +56,26 @@ class Series:
 
 
 def load_series(table: SeriesTable) -> Series:
-    """The series that the [series] table of a recipe describes."""
+    """The sequences that the [series] table of a recipe describes."""
     if table.generator is not None:
-        return generate(table.generator, table.name, table.unit)
+        return generate(
+            table.generator,
+            table.name,
+            table.unit,
+            inputs=table.input,
+            targets=table.target,
+            known=table.known_ahead,
+        )
     assert table.path is not None  # the table has checked that one of the two is there
     return read_series(
         table.path,
         inputs=table.input,
         targets=table.target,
+        known=table.known_ahead,
+        sequence=table.sequence,
         time=table.time,
+        layout=table.layout,
+        missing=table.missing,
         format=table.format,
         name=table.name,
         unit=table.unit,
@@ -73,23 +87,36 @@ def read_series(
     *,
     inputs: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
+    known: Sequence[str] = (),
+    sequence: str | None = None,
     time: str | None = None,
+    layout: str = "series",
+    missing: str = "refuse",
     format: str | None = None,
     name: str | None = None,
     unit: str | None = None,
 ) -> Series:
-    """Read a series from a CSV, Parquet, .npy or .npz file.
+    """Read sequences from a CSV, Parquet, .npy or .npz file.
 
-    `inputs` are the columns that go in, by default the only one there is beside `time`; `targets`
-    the ones to predict, by default the inputs. The columns of a .npy file are called 0, 1, 2, ...;
-    those of a .npz file are its arrays. Raises SeriesError, which names the column and the remedy.
+    `inputs` are the columns that go in, by default the only one there is beside `time`, `sequence`
+    and `known`; `targets` the ones to predict, by default the inputs; `known` those whose future is
+    known. Where `sequence` names a column of ids, each id's rows are one sequence; a .npy file of
+    shape (sequences, time, columns) holds several too. `layout` "lines" reads a CSV file with one
+    sequence in each line and no header, as one column named like the file unless `inputs` names it.
+    `missing` is "refuse", "drop" or "interpolate": what to do with holes and with gaps in `time`.
+    The columns of a .npy file are called 0, 1, 2, ...; those of a .npz file are its arrays. Raises
+    SeriesError, which names the column, the row and the remedy.
     """
     path = Path(path)
-    frame = _frame(path, format)
-    if time is not None and time not in frame.columns:
-        raise _no_column(path, time, frame.columns)
+    if layout == "lines":
+        return _read_lines(path, inputs, targets, [known, sequence, time], format, name, unit)
+    frame, lengths = read_rows(path, format)
+    for column in (time, sequence):
+        if column is not None:
+            find(path, frame, column)
     if not inputs:
-        rest = [column for column in frame.columns if column != time]
+        aside = {time, sequence, *known}
+        rest = [column for column in frame.columns if column not in aside]
         if len(rest) != 1:
             raise SeriesError(
                 f"{path}: expected one column to read, found {len(rest)} ({', '.join(rest)}): say "
@@ -97,184 +124,105 @@ def read_series(
             )
         inputs = rest
     targets = targets or inputs
+    wanted = dict.fromkeys((*inputs, *targets, *known))
+    columns = {column: numbers(path, frame, column, missing) for column in wanted}
+    if sequence is not None:
+        if lengths:
+            raise SeriesError(
+                f"{path}: an array of shape (sequences, time, columns) says itself which sequence "
+                f"a row belongs to, found sequence = {sequence!r}: leave it out"
+            )
+        lengths = sequence_lengths(path, frame, sequence, time)
+    clock = None if time is None else times(path, frame, time)
+    columns, lengths, at = mend(Rows(path, columns, lengths or (len(frame),), clock), missing)
     return Series(
         name=name or path.stem,
         unit=unit or "",
-        inputs=np.stack([_numbers(path, frame, column) for column in inputs], 1),
-        targets=np.stack([_numbers(path, frame, column) for column in targets], 1),
+        inputs=_side_by_side(columns, inputs),
+        targets=_side_by_side(columns, targets),
         input_columns=tuple(inputs),
         target_columns=tuple(targets),
-        time=np.arange(len(frame)) if time is None else _times(path, frame, time),
+        time=at,
         time_name=time or "step",
+        lengths=lengths,
+        known=_side_by_side(columns, known) if known else None,
+        known_columns=tuple(known),
     )
 
 
-def generate(generator: Generator, name: str | None = None, unit: str | None = None) -> Series:
-    """Make the series that a recipe's `generator` describes: the same seed, the same values."""
-    clean = _GENERATORS[generator.kind](generator.samples)
-    noise = np.random.default_rng(generator.seed).standard_normal(generator.samples)
-    values = (clean + generator.noise * noise)[:, None]
-    columns = (generator.kind,)
-    time = np.arange(generator.samples)
-    return Series(name or generator.kind, unit or "", values, values, columns, columns, time)
+def generate(
+    generator: Generator,
+    name: str | None = None,
+    unit: str | None = None,
+    *,
+    inputs: Sequence[str] | None = None,
+    targets: Sequence[str] | None = None,
+    known: Sequence[str] = (),
+) -> Series:
+    """Make the sequences that a recipe's `generator` describes: the same seed, the same values.
 
-
-def _frame(path: Path, format: str | None) -> pl.DataFrame:
-    """The file as columns, in whatever types it has."""
-    if path.is_dir():
-        raise SeriesError(f"{path}: expected a file, found a folder: name the file in it")
-    if not path.is_file():
-        raise SeriesError(
-            f"{path}: no such file: give the series with --data FILE, or correct `path` in the "
-            "recipe's [series] (the ready recipes read examples/data of a source checkout)"
-        )
-    format = format or path.suffix.lower().removeprefix(".")
-    if format not in _READERS:
-        raise SeriesError(
-            f"{path}: expected a file ending in .{', .'.join(_READERS)}, found {path.suffix!r}: "
-            "convert it, or say what it is with `format` in the recipe's [series]"
-        )
-    try:
-        frame = _READERS[format](path)
-    # Each reader has its own errors for a damaged file, with no ancestor but Exception.
-    except Exception as error:
-        if isinstance(error, SeriesError):
-            raise
-        if isinstance(error, pl.exceptions.NoDataError):
-            raise _empty(path) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SeriesError(f"{path}: cannot be read as {format}: {reason}") from None
-    if frame.is_empty():
-        raise _empty(path)
-    return frame
-
-
-def _read_csv(path: Path) -> pl.DataFrame:
-    # The whole file decides a column's type: the first hundred rows may look whole-numbered.
-    return pl.read_csv(path, infer_schema_length=None)
-
-
-def _read_npy(path: Path) -> pl.DataFrame:
-    values = np.load(path, allow_pickle=False)
-    if values.ndim not in (1, 2):
-        raise SeriesError(
-            f"{path}: expected an array of shape (time,) or (time, columns), found {values.shape}"
-        )
-    columns = values[:, None] if values.ndim == 1 else values
-    return pl.DataFrame({str(k): columns[:, k] for k in range(columns.shape[1])})
-
-
-def _read_npz(path: Path) -> pl.DataFrame:
-    with np.load(path, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in arrays.files}
-    for name, values in columns.items():
-        if values.ndim != 1:
-            raise SeriesError(
-                f"{path}: expected arrays of shape (time,), found {name} of shape {values.shape}"
-            )
-    if len({len(values) for values in columns.values()}) > 1:
-        lengths = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
-        raise SeriesError(f"{path}: expected arrays of one length, found {lengths}")
-    return pl.DataFrame(columns)
-
-
-_READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    "csv": _read_csv,
-    "parquet": pl.read_parquet,
-    "npy": _read_npy,
-    "npz": _read_npz,
-}
-
-
-def _numbers(path: Path, frame: pl.DataFrame, column: str) -> Floats:
-    """One column as float64, after checking that every value is a finite number."""
-    if column not in frame.columns:
-        raise _no_column(path, column, frame.columns)
-    found = frame[column]
-    if not found.dtype.is_numeric():
-        raise SeriesError(
-            f"{path}: column {column} is not numeric: {_first_text(found)}: correct or remove it, "
-            "or choose another column"
-        )
-    values = found.cast(pl.Float64).to_numpy()
-    # A null has become a NaN: both are a hole that the user has to fill.
-    if len(holes := np.flatnonzero(~np.isfinite(values))):
-        first = int(holes[0])
-        raise SeriesError(
-            f"{path}: column {column} has {len(holes)} missing or infinite value"
-            f"{'s' * (len(holes) > 1)}, the first ({found[first]}) in row {first + 1}: fill or "
-            "drop them before training"
-        )
-    # Every sample reaches a network as float32, where these would be infinite.
-    if len(huge := np.flatnonzero(np.abs(values) > np.finfo(np.float32).max)):
-        first = int(huge[0])
-        raise SeriesError(
-            f"{path}: column {column} has {len(huge)} value{'s' * (len(huge) > 1)} too large for "
-            f"float32, the first ({found[first]}) in row {first + 1}: correct it, or give the "
-            "column in a larger unit"
-        )
-    return values
-
-
-def _first_text(column: pl.Series) -> str:
-    """The first value that is no number, and its row."""
-    numbers = column.cast(pl.String, strict=False).cast(pl.Float64, strict=False)
-    bad = (numbers.is_null() & column.is_not_null()).arg_true()
-    row = bad[0] if len(bad) else 0
-    return f"row {row + 1} holds {str(column[row])[:40]!r} ({column.dtype})"
-
-
-def _times(path: Path, frame: pl.DataFrame, column: str) -> NDArray[Any]:
-    """The time column as numbers or dates, after checking that it increases."""
-    times = frame[column]
-    if times.dtype == pl.String:
-        dates = times.str.to_datetime(strict=False)
-        if dates.null_count() > times.null_count():
-            row = (dates.is_null() & times.is_not_null()).arg_true()[0]
-            raise SeriesError(
-                f"{path}: time column {column}: row {row + 1} holds {times[row]!r}, which is no "
-                "ISO date such as 2001-12-29"
-            )
-        times = dates
-    increases = (
-        times.diff().drop_nulls().cast(pl.Int64 if times.dtype.is_temporal() else pl.Float64)
-    )
-    if times.null_count() or not (increases > 0).all():
-        raise SeriesError(
-            f"{path}: time column {column} must increase from row to row with no gap in it: sort "
-            "the file by it and remove doubled or empty rows"
-        )
-    return times.to_numpy()
-
-
-def _no_column(path: Path, column: str, columns: Sequence[str]) -> SeriesError:
-    return SeriesError(
-        f"{path}: no column {column}; this file has {', '.join(columns)}: name one of them with "
-        "--column, or in the recipe's [series]"
-    )
-
-
-def _empty(path: Path) -> SeriesError:
-    return SeriesError(f"{path}: the series is empty: expected a header and one row for each step")
-
-
-def _sine(samples: int) -> Floats:
-    t = np.arange(samples)
-    return np.sin(2 * np.pi * t / 40) + 0.5 * np.sin(2 * np.pi * t / 17)
-
-
-def _mackey_glass(samples: int) -> Floats:
-    """The series of x' = 0.2 x(t - 17) / (1 + x(t - 17)**10) - 0.1 x, by Euler steps of 0.1.
-
-    M. C. Mackey and L. Glass, Science 197 (1977), with the delay that makes it weakly chaotic.
+    Its columns are called as its kind, those of "minutes" `minute` and `value`. `inputs` are by
+    default its value, `targets` the inputs. Raises SeriesError where it has no such column.
     """
-    per_unit, settling = 10, 300
-    delay = 17 * per_unit
-    x = np.full(delay + (samples + settling) * per_unit, 1.2)
-    for t in range(delay, len(x)):
-        late = x[t - delay]
-        x[t] = x[t - 1] + (0.2 * late / (1 + late**10) - 0.1 * x[t - 1]) / per_unit
-    return x[delay + settling * per_unit :: per_unit]
+    made = make(generator)
+    inputs = tuple(inputs or (made.value,))
+    targets = tuple(targets or inputs)
+    for column in (*inputs, *targets, *known):
+        if column not in made.columns:
+            raise SeriesError(
+                f"series.generator: {generator.kind} has no column {column}; it has "
+                f"{', '.join(made.columns)}: name one of them as `input`, `target` or `known_ahead`"
+            )
+    return Series(
+        name=name or generator.kind,
+        unit=unit or "",
+        inputs=_side_by_side(made.columns, inputs),
+        targets=_side_by_side(made.columns, targets),
+        input_columns=inputs,
+        target_columns=targets,
+        time=_counted(made.lengths),
+        lengths=made.lengths,
+        known=_side_by_side(made.columns, known) if known else None,
+        known_columns=tuple(known),
+        beyond=_side_by_side(made.beyond, targets) if generator.beyond else None,
+    )
 
 
-_GENERATORS: dict[str, Callable[[int], Floats]] = {"sine": _sine, "mackey_glass": _mackey_glass}
+def _read_lines(
+    path: Path,
+    inputs: Sequence[str] | None,
+    targets: Sequence[str] | None,
+    others: Sequence[Sequence[str] | None],
+    format: str | None,
+    name: str | None,
+    unit: str | None,
+) -> Series:
+    """A file of layout "lines", which has one column and nothing beside it."""
+    columns = tuple(inputs or targets or (path.stem,))
+    if len(columns) > 1 or tuple(targets or columns) != columns or any(others):
+        raise SeriesError(
+            f'{path}: layout = "lines" has one column, which is both input and target, and no '
+            "time, sequence or known_ahead: leave these out, or write the file one step a row"
+        )
+    frame, lengths = read_lines(path, columns[0], format)
+    values = numbers(path, frame, columns[0], "refuse")[:, None]
+    return Series(
+        name=name or path.stem,
+        unit=unit or "",
+        inputs=values,
+        targets=values,
+        input_columns=columns,
+        target_columns=columns,
+        time=_counted(lengths),
+        lengths=lengths,
+    )
+
+
+def _side_by_side(columns: Mapping[str, Floats], names: Sequence[str]) -> Floats:
+    """The columns of these names, along a new last axis."""
+    return np.stack([columns[name] for name in names], axis=-1)
+
+
+def _counted(lengths: Sequence[int]) -> NDArray[np.int64]:
+    """The steps of each sequence, from 0."""
+    return np.concatenate([np.arange(length) for length in lengths])
