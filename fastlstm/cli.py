@@ -10,7 +10,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 try:
     import rich  # noqa: F401  for the files below, which need it
@@ -24,12 +24,12 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
-from fastlstm import cli_bench, cli_warmup
+from fastlstm import cli_bench, cli_train, cli_warmup
 from fastlstm.cli_output import complain, console, room_for, telling, write_json
 from fastlstm.errors import FastLSTMError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
 app = typer.Typer(
@@ -82,12 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _list_files(paths: Iterable[Path]) -> None:
-    print("Files to look at:")
-    for path in paths:
-        print(f"  {path}")
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -105,53 +99,7 @@ def _app(
     pass
 
 
-@app.command(
-    epilog="Example: fastlstm train sunspots --out runs/sunspots --set training.max_epochs=200"
-)
-def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A ready recipe's name, or a TOML file.")
-    ],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="A series to read instead of the recipe's.")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The run folder; without it, runs/ and the recipe's name."),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that was stopped in the folder.")
-    ] = False,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe."),
-    ] = None,
-) -> None:
-    """Train a recipe into a run folder: model, metrics beside a naive baseline, history, plots."""
-    from fastlstm import cli_tables
-    from fastlstm.train import fit, load_recipe
-
-    plan = load_recipe(recipe, data=data, overrides=dict(map(_setting, settings or ())))
-    done = fit(plan, out or Path("runs", plan.name), resume=resume)
-    screen = console()
-    screen.print(cli_tables.scores("Trained", done.metrics))
-    _list_files(done.files)
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE with the value read as TOML: a number, true, [1, 2]; a bare word is a string."""
-    import tomllib
-
-    key, found, value = text.partition("=")
-    if not found or not key.strip():
-        raise typer.BadParameter(
-            f"expected KEY=VALUE, such as training.max_epochs=50; found {text!r}",
-            param_hint="--set",
-        )
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+app.command(epilog=cli_train.EXAMPLE)(cli_train.train)
 
 
 @app.command(epilog="Example: fastlstm evaluate model.safetensors --data new.csv --column sunspots")

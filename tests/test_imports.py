@@ -55,6 +55,7 @@ RULES = {
     "fastlstm.cli_output": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_series": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_stream": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_train": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_tables": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_warmup": Rule(ANYTHING, ANYTHING),
     "fastlstm.errors": Rule((), ("numpy",)),
@@ -77,7 +78,7 @@ RULES = {
     # A format's library is imported inside the function that reads it; the reference checks the
     # reading against the original.
     "fastlstm.readers": Rule(("model", "errors", "reference", "readers"), ("numpy",)),
-    "fastlstm.train": Rule(("model", "errors", "train"), ANYTHING),
+    "fastlstm.train": Rule(("model", "errors", "whole_file", "train"), ANYTHING),
     "fastlstm.export": Rule(
         ("model", "verify", "reference", "errors", "whole_file", "export", "train.network"),
         ANYTHING,

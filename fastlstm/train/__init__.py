@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from fastlstm.train.fit import fit
     from fastlstm.train.network import Network
     from fastlstm.train.recipe import load_recipe, ready_recipes
+    from fastlstm.train.variants import fit_variants
 
-__all__ = ["Network", "evaluate", "fit", "load_recipe", "ready_recipes"]
+__all__ = ["Network", "evaluate", "fit", "fit_variants", "load_recipe", "ready_recipes"]
 
 _HOMES = {
     "Network": "network",
     "evaluate": "evaluation",
     "fit": "fit",
+    "fit_variants": "variants",
     "load_recipe": "recipe",
     "ready_recipes": "recipe",
 }

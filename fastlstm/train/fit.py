@@ -1,19 +1,9 @@
-"""A recipe in, a run folder out: Lightning does the loop.
-
-A run works in the folder's `unfinished/` and moves its files up when all of them are there, so that
-no failure ever costs what an earlier run left.
-"""
+"""A recipe in, a run folder out: Lightning does the loop."""
 
 from __future__ import annotations
 
 import json
-import logging
-import os
-import shutil
-import signal
 import sys
-import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,36 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.seed import isolate_rng
 
 from fastlstm.errors import RecipeError
-from fastlstm.train.evaluation import predict, scores
-from fastlstm.train.loop import EpochBar, Task, TrainingError, print_line
+from fastlstm.train import run_folder
+from fastlstm.train.closed_loop import ClosedLoop
+from fastlstm.train.layout import Layout, input_names, network_inputs
+from fastlstm.train.loop import Task, TrainingError
 from fastlstm.train.network import Affine, Network
-from fastlstm.train.plots import plot_forecast, plot_loss
-from fastlstm.train.recipe import Recipe, load_recipe, to_toml
-from fastlstm.train.series import Parts, Scaling, Series, fit_scaling, load_series, split
+from fastlstm.train.plots import plot_closed_loop
+from fastlstm.train.report import report
+from fastlstm.train.series import load_series
+from fastlstm.train.split import Parts, Scaling, fit_scaling, split
+from fastlstm.train.trainer import check_accelerator, is_main, surroundings, train
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fastlstm.model import Model
-
-UNFINISHED = "unfinished"
-# In this order: the model comes last, so that what describes it is there before it is.
-FILES = (
-    "recipe.toml",
-    "history.csv",
-    "metrics.json",
-    "loss.png",
-    "forecast.png",
-    "model.safetensors",
-)
-# What a folder must hold before training replaces what is in it.
-OWN = ("recipe.toml", "metrics.json", "model.safetensors")
+    from fastlstm.train.recipe_tables import Recipe
+    from fastlstm.train.series import Series
 
 
 @dataclass(frozen=True)
@@ -64,313 +41,272 @@ class FitResult:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of the run folder, for a person to look at."""
-        return tuple(self.folder / name for name in FILES)
+        return run_folder.files(self.folder)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """A recipe with its series read, cut and measured."""
+
+    recipe: Recipe
+    series: Series
+    parts: Parts
+    scaling: Scaling | None
+    layout: Layout
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> _Plan:
+        series = load_series(recipe.series)
+        parts = split(series, recipe)
+        scaling = fit_scaling(series, parts, recipe.series)
+        return cls(recipe, series, parts, scaling, Layout.of_recipe(recipe, series))
 
 
 def fit(
-    recipe: Recipe, run_folder: str | Path, *, resume: bool = False, progress: bool = True
+    recipe: Recipe, run_folder_path: str | Path, *, resume: bool = False, progress: bool = True
 ) -> FitResult:
-    """Train what `recipe` describes and leave model, history, metrics and plots in `run_folder`.
+    """Train what `recipe` describes and leave model, history, metrics and plots in a run folder.
 
     `resume` goes on from the last epoch that a stopped run in that folder has completed, and gives
     what the run would have given uninterrupted; without it, what an interrupted run has left goes
-    to `unfinished.old`. Raises RecipeError, SeriesError, or TrainingError
-    where training diverges or there is nothing to resume; an earlier run's files then stay.
+    to `unfinished.old`. A recipe's variants are not looked at: see fit_variants. Raises
+    RecipeError, SeriesError, or TrainingError where training diverges, the disk is full or there is
+    nothing to resume; an earlier run's files then stay. With more than one device or node, the
+    further processes that Lightning starts write nothing and get no metrics.
     """
-    folder = Path(run_folder)
-    work = folder / UNFINISHED
-    series = load_series(recipe.series)
-    parts = split(series, recipe)
-    scaling = fit_scaling(series, parts) if recipe.series.scaling == "standard" else None
-    _check_accelerator(recipe)
-    with _surroundings(recipe):
-        task = _task(recipe, series, parts, scaling)
-        last = _prepare(recipe, folder, resume)
+    folder = Path(run_folder_path)
+    work = folder / run_folder.UNFINISHED
+    plan = _Plan.of(recipe)
+    check_accelerator(recipe)
+    with surroundings(recipe):
+        task = _task(plan)
+        untrained = _model(task.network, plan)
+        last = run_folder.prepare(recipe, folder, resume) if is_main() else _last(work, resume)
         task.history_path = work / "history.csv"
+        if plan.recipe.closed_loop.steps:
+            _draw_closed_loops(task, plan, work / "closed_loop")
         try:
-            _train(task, work / "checkpoints", last, progress)
+            train(task, work, last, progress)
         except TrainingError as error:
-            raise TrainingError(f"{error}{_salvage(task, scaling, series, work)}") from None
-        model = _best_model(task, scaling, series, work)
-    metrics = _describe(task, model, series, work)
-    for name in ("checkpoints", *FILES):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
-        os.replace(work / name, folder / name)
-    shutil.rmtree(work)
+            raise TrainingError(f"{error}{_salvage(task, plan, work)}") from None
+        if not is_main():
+            return FitResult(folder, _model(task.network, plan), {})
+        _load_best(task, work)
+        model = _model(task.network, plan)
+    metrics = _describe(task, plan, model, untrained, work)
+    run_folder.publish(work)
     return FitResult(folder, model, metrics)
 
 
-@contextmanager
-def _surroundings(recipe: Recipe) -> Iterator[None]:
-    """Seeds, threads, determinism and logging for one run; all as before when it ends."""
-    threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    environment = {name: os.environ.get(name) for name in _LIGHTNING_VARIABLES}
-    # Lightning announces devices, tips and each stop; the bar and the run folder say what matters.
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with isolate_rng(), warnings.catch_warnings():
-        for message in _KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            torch.set_num_threads(recipe.training.threads)
-            seed_everything(recipe.training.seed, verbose=False)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            for name, value in environment.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+def prepared(recipe: Recipe) -> Task:
+    """What a recipe trains, with its first weights, for whoever has another use for it."""
+    return _task(_Plan.of(recipe))
 
 
-_LIGHTNING_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
-_KNOWN_WARNINGS = (
-    # Lightning's own affair with newer torch; nothing that a recipe could change.
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    # A resumed run: that is the point.
-    r"Checkpoint directory .* exists and is not empty",
-)
+def _last(work: Path, resume: bool) -> Path | None:
+    """What a further process goes on from: the first one has made the folder ready."""
+    return work / run_folder.CHECKPOINT if resume else None
 
 
-def _has_gpu() -> bool:
-    return CUDAAccelerator.is_available() or MPSAccelerator.is_available()
-
-
-def _check_accelerator(recipe: Recipe) -> None:
-    if recipe.training.accelerator == "gpu" and not _has_gpu():
-        raise TrainingError(
-            f"{recipe.name}: no gpu that torch can use was found on this machine: set "
-            'training.accelerator = "auto" to take what is there'
-        )
-
-
-def _task(recipe: Recipe, series: Series, parts: Parts, scaling: Scaling | None) -> Task:
+def _task(plan: _Plan) -> Task:
     """The network with its first weights, and the scaled series."""
-    layers = [layer.model_dump() for layer in recipe.network.layers]
+    recipe, series, layout = plan.recipe, plan.series, plan.layout
+    inputs = network_inputs(series, layout)
+    network = _network(plan, inputs.shape[1])
+    targets = series.targets
+    if plan.scaling is not None:
+        mean, deviation = _input_scaling(plan)
+        inputs = (inputs - mean) / deviation
+        targets = (targets - plan.scaling.target_mean) / plan.scaling.target_deviation
+    dtype = np.float64 if recipe.training.precision == "64" else np.float32
+    x, y = (torch.from_numpy(values.astype(dtype)) for values in (inputs, targets))
+    loop = None
+    if recipe.closed_loop.steps:
+        loop = ClosedLoop(recipe.closed_loop, series, plan.parts, plan.scaling)
+    return Task(network, recipe, layout, x, y, plan.parts, loop)
+
+
+def _network(plan: _Plan, inputs: int) -> Network:
+    recipe, layout = plan.recipe, plan.layout
+    layers = [_sized(layer.model_dump(), plan) for layer in recipe.network.layers]
     try:
         network = Network.from_sizes(
-            series.inputs.shape[1],
+            inputs,
             layers,
             dropout=recipe.network.dropout,
             learned_initial_state=recipe.network.learned_initial_state,
+            forget_gate_bias=recipe.network.forget_gate_bias,
         )
     except RuntimeError as error:  # how torch says that there is not so much memory
         raise RecipeError(
             f"{recipe.name}: network.layers: cannot be made ({str(error).splitlines()[0]}): give "
             "smaller sizes"
         ) from None
-    wanted = len(series.target_columns)
-    found = layers[-1].get("output_size") or layers[-1]["hidden_size"]
-    if found != wanted:
+    with torch.no_grad():
+        found = network.eval()(torch.zeros(1, 1, inputs))[0].size(-1)
+    network.train()
+    if found != layout.size:
         raise RecipeError(
             f"{recipe.name}: network.layers: the last layer puts out {found} values, but there "
-            f"{'is' if wanted == 1 else 'are'} {wanted} to predict "
-            f"({', '.join(series.target_columns)}): end with "
-            f'{{ kind = "Dense", output_size = {wanted} }}'
+            f"{'is' if layout.size == 1 else 'are'} {layout.size} to predict "
+            f"({_wanted(plan)}): end with "
+            f'{{ kind = "Dense", output_size = {layout.size} }}'
         )
-    if recipe.training.level_shift and series.input_columns != series.target_columns:
-        raise RecipeError(
-            f"{recipe.name}: training.level_shift moves inputs and targets alike, so it needs "
-            f"series.target to be series.input, found {', '.join(series.target_columns)} and "
-            f"{', '.join(series.input_columns)}: set it to 0"
-        )
-    inputs, targets = series.inputs, series.targets
-    if scaling is not None:
-        inputs = (inputs - scaling.input_mean) / scaling.input_deviation
-        targets = (targets - scaling.target_mean) / scaling.target_deviation
-    x, y = (torch.from_numpy(values.astype(np.float32)) for values in (inputs, targets))
-    return Task(network, recipe, x, y, parts)
+    return network
 
 
-def _prepare(recipe: Recipe, folder: Path, resume: bool) -> Path | None:
-    """Make the working folder ready; return the checkpoint to go on from, if any."""
-    work = folder / UNFINISHED
-    last = Path("checkpoints", "last.ckpt")
-    if not resume:
-        _check_ours(folder)
-        if work.exists():
-            # Hours of an interrupted run are not lost for want of a flag.
-            aside = work.with_name(f"{UNFINISHED}.old")
-            shutil.rmtree(aside, ignore_errors=True)
-            work.rename(aside)
-        work.mkdir(parents=True)
-    else:
-        source = work if (work / last).is_file() else folder
-        if not (source / last).is_file():
-            raise TrainingError(
-                f"{folder}: nothing to resume: no run here has completed an epoch; train without "
-                "resuming"
+def _sized(layer: dict[str, Any], plan: _Plan) -> dict[str, Any]:
+    """A layer of a recipe as Network.from_sizes takes it."""
+    if layer["kind"] != "Residual":
+        return layer
+    inner = [_sized(entry, plan) for entry in layer["layers"]]
+    sized: dict[str, Any] = {"kind": "Residual", "layers": inner}
+    if layer["add"] == "target":
+        series = plan.series
+        missing = [name for name in series.target_columns if name not in series.input_columns]
+        if missing:
+            raise RecipeError(
+                f'{plan.recipe.name}: network.layers: add = "target" adds the present value of '
+                f"each target, so series.input must hold {', '.join(missing)} too: name "
+                'it there, or use add = "input"'
             )
-        _check_same(recipe, load_recipe(source), folder)
-        _check_readable(source / last)
-        if source == folder:
-            shutil.copytree(folder / "checkpoints", work / "checkpoints", dirs_exist_ok=True)
-    (work / "recipe.toml").write_text(to_toml(recipe), "utf-8")
-    return work / last if resume else None
+        places = [series.input_columns.index(name) for name in series.target_columns]
+        sized["columns"] = [places[target] for target in plan.layout.target_of_output()]
+    return sized
 
 
-def _check_ours(folder: Path) -> None:
-    """Refuse a folder that holds files of a run's names without being a run's folder."""
-    if all((folder / name).exists() for name in OWN) or (folder / UNFINISHED).exists():
-        return
-    for name in ("checkpoints", *FILES):
-        if (folder / name).exists():
-            raise TrainingError(
-                f"{folder}: holds {name}, which training would replace, but is no run folder: "
-                "move it away, or train into another folder"
-            )
+def _wanted(plan: _Plan) -> str:
+    ahead, _, quantiles = plan.layout.shape
+    text = ", ".join(plan.series.target_columns)
+    if ahead > 1:
+        text += f", at {ahead} steps ahead each"
+    if plan.layout.quantiles:
+        text += f", {quantiles} quantiles each"
+    return text
 
 
-def _check_same(recipe: Recipe, earlier: Recipe, folder: Path) -> None:
-    """Refuse to go on with another recipe; a constant learning rate allows another length."""
-    free = {"patience", "threads", "accelerator"}
-    if recipe.optimiser.schedule == "constant":
-        free.add("max_epochs")
-    ours, theirs = (r.model_dump(exclude={"training": free}) for r in (recipe, earlier))
-    changed = [
-        section if not isinstance(ours[section], dict) else f"{section}.{key}"
-        for section in ours
-        for key in (ours[section] if isinstance(ours[section], dict) else [None])
-        if (ours[section] if key is None else ours[section][key])
-        != (theirs[section] if key is None else theirs[section][key])
-    ]
-    if changed:
-        raise RecipeError(
-            f"{folder}: this run was started with another recipe; changed: {', '.join(changed)}; "
-            "resume with the old values, or train anew in another folder"
-        )
-
-
-def _check_readable(checkpoint: Path) -> None:
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged archive may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainingError(
-            f"{checkpoint}: cannot be read: {reason.split('. ')[0]}: it is damaged; train anew "
-            "without resuming"
-        ) from None
-
-
-class _Checkpoints(ModelCheckpoint):
-    """Lightning's own, but a folder that was moved still knows its best epoch."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state over with every path in the folder where the run is now."""
-
-        def here(path: str) -> str:
-            return str(Path(str(self.dirpath), Path(path).name)) if path else path
-
-        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        moved = {name: here(state_dict[name]) for name in paths}
-        super().load_state_dict(
-            {**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath}
-        )
-
-
-def _train(task: Task, checkpoints: Path, last: Path | None, progress: bool) -> None:
-    """Let Lightning run the epochs that are left."""
-    training = task.recipe.training
-    callbacks: list[Any] = [
-        EarlyStopping("validation_loss", patience=training.patience),
-        _Checkpoints(
-            checkpoints,
-            "best",
-            monitor="validation_loss",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
-    ]
-    if progress:
-        callbacks.append(EpochBar())
-    trainer = Trainer(
-        max_epochs=training.max_epochs,
-        accelerator=training.accelerator,
-        devices=1,
-        callbacks=callbacks,
-        gradient_clip_val=training.gradient_clip or None,
-        deterministic=True,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=checkpoints.parent,
+def _input_scaling(plan: _Plan) -> tuple[Any, Any]:
+    """Mean and deviation of everything that goes in, known columns included."""
+    assert plan.scaling is not None
+    mean, deviation = plan.scaling.input_mean, plan.scaling.input_deviation
+    if plan.series.known is None:
+        return mean, deviation
+    ahead = len(plan.layout.ahead)
+    rows = np.concatenate([np.arange(s.first, s.end) for s in plan.parts.train])
+    known = plan.series.known[rows]
+    known_mean, known_deviation = known.mean(0), known.std(0)
+    if plan.recipe.series.scaling == "divide":
+        known_mean, known_deviation = 0 * known_mean, 0 * known_mean + deviation[0]
+    return (
+        np.concatenate([mean, np.tile(known_mean, ahead)]),
+        np.concatenate([deviation, np.tile(np.where(known_deviation, known_deviation, 1), ahead)]),
     )
-    interrupt = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(task, ckpt_path=last, weights_only=True)
-    except SystemExit as stop:
-        if not isinstance(stop.__context__, KeyboardInterrupt):
-            raise
-        # Lightning answers Ctrl-C by ending the process and leaves Ctrl-C switched off; whether the
-        # process ends is for the caller to say.
-        signal.signal(signal.SIGINT, interrupt)
-        if progress:
-            print_line(f"stopped after {len(task.history)} epochs; resume to go on from there")
-        raise KeyboardInterrupt from None
 
 
-def _best_model(task: Task, scaling: Scaling | None, series: Series, work: Path) -> Model:
-    """The best epoch's network between its scalings."""
+def _model(network: Network, plan: _Plan) -> Model:
+    """The network as it is now, between its scalings."""
+    layers: list[torch.nn.Module] = list(network.layers)
+    recipe, series, layout, scaling = plan.recipe, plan.series, plan.layout, plan.scaling
+    if scaling is not None:
+        mean, deviation = _input_scaling(plan)
+        into = Affine(1 / deviation, -mean / deviation)
+        target = np.array(layout.target_of_output())
+        out = Affine(scaling.target_deviation[target], scaling.target_mean[target])
+        layers = [into, *layers, out]
+    metadata: dict[str, Any] = {
+        "recipe": recipe.name,
+        "series": series.name,
+        "unit": series.unit,
+        "input_columns": list(series.input_columns),
+        "target_columns": list(series.target_columns),
+        "horizon": layout.horizon,
+        "direct": layout.direct,
+        "quantiles": list(layout.quantiles),
+        "window": recipe.windows.length,
+        "loss_at": recipe.windows.loss_at,
+        "period": recipe.evaluation.period,
+        "naive_mae": _naive_mae(plan),
+    }
+    if scaling is not None:
+        metadata["target_deviation"] = scaling.target_deviation.tolist()
+    if series.known_columns:
+        metadata["known_columns"] = list(series.known_columns)
+        metadata["network_inputs"] = list(input_names(series, layout))
+    return Network(layers).to_model(metadata)
+
+
+def _naive_mae(plan: _Plan) -> list[float]:
+    """For each target the mean absolute change over a season, or a step, of the training part."""
+    season = plan.recipe.evaluation.period or 1
+    changes = [
+        np.abs(plan.series.targets[s.first + season : s.end] - values)
+        for s in plan.parts.train
+        if len(values := plan.series.targets[s.first : s.end - season])
+    ]
+    if not changes:
+        return []
+    return [float(value) for value in np.concatenate(changes).mean(0)]
+
+
+def _draw_closed_loops(task: Task, plan: _Plan, folder: Path) -> None:
+    """Have a picture drawn of each epoch's closed-loop forecast."""
+    if is_main():
+        folder.mkdir(exist_ok=True)
+    loop = task.closed_loop
+    assert loop is not None
+
+    def draw(epoch: int, forecast: Any) -> None:
+        title = f"{plan.series.name}: closed loop after epoch {epoch}"
+        plot_closed_loop(
+            loop.truth[..., 0], forecast[..., 0].numpy(), folder / f"epoch-{epoch:04}.png", title
+        )
+
+    task.on_forecast = draw
+
+
+def _load_best(task: Task, work: Path) -> None:
     best = torch.load(work / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
-    task.to("cpu").load_state_dict(best["state_dict"])
-    layers: list[torch.nn.Module] = list(task.network.layers)
-    if scaling is not None:
-        into = Affine(1 / scaling.input_deviation, -scaling.input_mean / scaling.input_deviation)
-        layers = [into, *layers, Affine(scaling.target_deviation, scaling.target_mean)]
-    return Network(layers).to_model(
-        {
-            "recipe": task.recipe.name,
-            "series": series.name,
-            "unit": series.unit,
-            "input_columns": list(series.input_columns),
-            "target_columns": list(series.target_columns),
-            "horizon": task.recipe.windows.horizon,
-        }
-    )
+    task.to("cpu", torch.float32).load_state_dict(best["state_dict"])
+    task.network.eval()
 
 
-def _salvage(task: Task, scaling: Scaling | None, series: Series, work: Path) -> str:
+def _salvage(task: Task, plan: _Plan, work: Path) -> str:
     """Save the best network of a run that failed; return the sentence that says so."""
-    if not (work / "checkpoints" / "best.ckpt").is_file():
+    if not (work / "checkpoints" / "best.ckpt").is_file() or not is_main():
         return ""
-    path = _best_model(task, scaling, series, work).save(work / "model.safetensors")
+    _load_best(task, work)
+    path = _model(task.network, plan).save(work / "model.safetensors")
     return f"; the best network before that is in {path}"
 
 
-def _describe(task: Task, model: Model, series: Series, work: Path) -> dict[str, Any]:
-    """Save the model, its figures on the test part and the two plots."""
-    recipe, horizon = task.recipe, task.recipe.windows.horizon
-    predicted = predict(model, series.inputs)
-    first = task.parts.validation
-    losses = [row["validation_loss"] for row in task.history]
-    metrics = {
+def _describe(task: Task, plan: _Plan, model: Model, untrained: Model, work: Path) -> Any:
+    """Save the model, its figures on the test part and the plots."""
+    recipe, best = plan.recipe, task.best()
+    figures = report(
+        recipe, model, untrained, plan.series, plan.parts, plan.scaling, task.history, work
+    )
+    metrics: dict[str, Any] = {
         "recipe": recipe.name,
-        "part": "test",
-        **scores(series, predicted, first, horizon),
-        "horizon": horizon,
+        **figures,
+        "horizon": plan.layout.horizon,
         "parameters": model.num_parameters,
         "epochs": len(task.history),
-        "best_epoch": int(task.history[int(np.argmin(losses))]["epoch"]),
+        "best_epoch": int(best["epoch"]),
+        "train_loss": best["train_loss"],
+        "validation_loss": best["validation_loss"],
         "seconds": round(task.seconds, 3),
         "seed": recipe.training.seed,
     }
+    if task.closed_loop is not None:
+        metrics["closed_loop"] = {
+            "near_steps": task.closed_loop.near,
+            "near_rmse": best["closed_loop_near"],
+            "steps": task.closed_loop.steps,
+            "rmse": best["closed_loop_all"],
+        }
     model.save(work / "model.safetensors")
     task.write_history()
     (work / "metrics.json").write_text(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    plot_loss(task.history, work / "loss.png", series.name, recipe.training.loss)
-    plot_forecast(series, predicted, first, horizon, metrics, work / "forecast.png")
     return metrics
 
 

@@ -1,183 +1,310 @@
-"""The training loop as Lightning sees it: windows, losses, history, and what is shown meanwhile.
+"""The training loop as Lightning sees it: batches, losses, history, closed-loop forecasts.
 
 Every epoch draws from its own seed, so that a resumed run is the run that was never interrupted.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from fastlstm.errors import FastLSTMError
+from fastlstm.train.batches import Batch, Tracks, Windows
+from fastlstm.train.losses import loss_of, relative_error
+from fastlstm.train.optimisers import configured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from fastlstm.train.cells import States
+    from fastlstm.train.closed_loop import ClosedLoop
+    from fastlstm.train.layout import Layout
     from fastlstm.train.network import Network
-    from fastlstm.train.recipe import Recipe
-    from fastlstm.train.series import Parts
+    from fastlstm.train.recipe_tables import Recipe
+    from fastlstm.train.split import Parts
 
-HISTORY = ("epoch", "train_loss", "validation_loss", "learning_rate")
-
-_LOSSES: dict[str, type[nn.Module]] = {
-    "mse": nn.MSELoss,
-    "mae": nn.L1Loss,
-    "huber": nn.HuberLoss,
-}
-_OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "nadam": torch.optim.NAdam,
-    "rmsprop": torch.optim.RMSprop,
-    "sgd": torch.optim.SGD,
-}
+# What is called with the number of each epoch and its closed-loop forecast, (sequences, steps, T).
+OnForecast: TypeAlias = Callable[[int, Tensor], None]
 
 
 class TrainingError(FastLSTMError, RuntimeError):
-    """A run diverged, or there is nothing to resume."""
+    """A run diverged, could not be written, or there is nothing to resume."""
 
 
-class Windows:
-    """Batches of window starts, in an order that the seed and the epoch alone decide."""
+class Batches:
+    """The batches of an epoch, in an order that the seed and the epoch alone decide.
 
-    def __init__(self, task: Task, count: int) -> None:
-        """Over `count` windows."""
-        self.task, self.count = task, count
+    Of several processes each takes every so-manieth window of a batch, so that together they see
+    the batches that one alone would see.
+    """
+
+    def __init__(self, task: Task) -> None:
+        """Over the training part."""
+        table, training = task.recipe.windows, task.recipe.training
+        self.task = task
+        self.tracks: Tracks | None = None
+        if table.stateful:
+            self.tracks = Tracks(task.parts.train, table, training.batch_size or 1)
+        else:
+            self.windows = Windows.to_train_on(task.parts.train, table)
+            self.size = min(training.batch_size or len(self.windows), len(self.windows))
 
     def __len__(self) -> int:
-        return math.ceil(self.count / self.task.recipe.training.batch_size)
+        if self.tracks is not None:
+            return len(self.tracks)
+        return self.task.recipe.training.steps_per_epoch or -(-len(self.windows) // self.size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         # A generator, because Lightning asks for the iterator of a resumed epoch before it has set
         # the epoch's number, and for its first batch after that.
-        recipe = self.task.recipe
         generator = torch.Generator().manual_seed(self.task.epoch_seed())
-        starts = torch.randperm(self.count, generator=generator) * recipe.windows.stride
-        yield from torch.split(starts, recipe.training.batch_size)
+        if self.tracks is not None:
+            yield from self.tracks.batches(generator)
+            return
+        count, limit, made = len(self.windows), len(self), 0
+        rank, world = self.task.global_rank, self.task.world_size
+        while made < limit:
+            order = torch.randperm(count, generator=generator)
+            for numbers in order.split(self.size)[: limit - made]:
+                made += 1
+                yield self.windows.batch(numbers[rank::world]), len(numbers)
+
+
+class Looks:
+    """The batches of the validation part. Lightning takes a bare list for several data sets."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
 
 
 class Task(LightningModule):
     """A network, the scaled series in memory, and one history row for each epoch."""
 
     def __init__(
-        self, network: Network, recipe: Recipe, inputs: Tensor, targets: Tensor, parts: Parts
+        self,
+        network: Network,
+        recipe: Recipe,
+        layout: Layout,
+        inputs: Tensor,
+        targets: Tensor,
+        parts: Parts,
+        closed_loop: ClosedLoop | None = None,
     ) -> None:
-        """`inputs` (time, I) and `targets` (time, O) are the whole series, scaled, float32."""
+        """`inputs` (time, I) and `targets` (time, T) are all sequences, scaled."""
         super().__init__()
-        self.network, self.recipe, self.parts = network, recipe, parts
+        self.network, self.recipe, self.layout, self.parts = network, recipe, layout, parts
         # Plain attributes, not buffers: a checkpoint holds the network, not the data.
-        self.inputs, self.targets = inputs, targets
-        self.loss = _LOSSES[recipe.training.loss]()
+        self.inputs, self.targets, self.closed_loop = inputs, targets, closed_loop
+        self.loss = loss_of(recipe)
+        # The learning-rate finder looks for this name.
+        self.learning_rate = recipe.optimiser.learning_rate
         self.history: list[dict[str, float]] = []
         self.history_path: Path | None = None
+        self.on_forecast: OnForecast | None = None
         self.seconds = 0.0
+        self._batches: Batches | None = None
+        self._looks: Looks | None = None
+        self._state: States | None = None
         self._total: Tensor | float = 0.0
         self._count = 0
-        self._validation_loss = math.nan
+        self._seen: dict[str, float] = {}
+        self._sums: list[tuple[int, Tensor, Tensor | None]] = []
         self._clock = 0.0
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train."""
+        return self._trainer.world_size if self._trainer is not None else 1
 
     def epoch_seed(self) -> int:
         """The seed of the epoch that runs now."""
         return self.recipe.training.seed * 1_000_003 + self.current_epoch
 
-    def train_dataloader(self) -> Windows:
-        """Batches of window starts; the windows themselves are gathered in one indexing call."""
-        windows = self.recipe.windows
-        room = self.parts.train - windows.length - windows.horizon
-        return Windows(self, room // windows.stride + 1)
+    def train_dataloader(self) -> Batches:
+        """Batches of windows, gathered in one indexing call each."""
+        if self._batches is None:
+            self._batches = Batches(self)
+        return self._batches
 
-    def val_dataloader(self) -> list[int]:
-        """One entry: the validation part is one stretch."""
-        return [0]
+    def val_dataloader(self) -> Looks:
+        """The validation part, or the test part where there is none."""
+        if self._looks is None:
+            windows = Windows.to_look_at(self.parts.choosing, self.recipe.windows)
+            self._looks = Looks(list(windows.all_at_once()))
+        return self._looks
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser and, with it, its schedule."""
-        options, training = self.recipe.optimiser, self.recipe.training
-        optimiser = _OPTIMISERS[options.name](
-            self.parameters(),
-            lr=options.learning_rate,  # type: ignore[call-arg]
-            weight_decay=options.weight_decay,
-        )
-        if options.schedule == "constant":
-            return optimiser
-        steps = training.max_epochs * len(self.train_dataloader())
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-        # By the step: a schedule by the epoch would miss one move when a run is resumed.
-        return [optimiser], [{"scheduler": cosine, "interval": "step"}]
+        steps = self.recipe.training.max_epochs * len(self.train_dataloader())
+        table, rate = self.recipe.optimiser, self.learning_rate
+        return configured(table, self.network.parameters(), rate, steps)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
+        """Batches are rows of what is already there; sizes stay, as torch wants them."""
+        return batch
 
     def on_fit_start(self) -> None:
-        """Take the series to where the network is."""
-        self.inputs, self.targets = self.inputs.to(self.device), self.targets.to(self.device)
+        """Take the series to where the network is, in its precision."""
+        dtype = next(self.network.parameters()).dtype
+        self.inputs = self.inputs.to(self.device, dtype)
+        self.targets = self.targets.to(self.device, dtype)
+        if self.closed_loop is not None:
+            self.closed_loop = self.closed_loop.to(self.device, dtype)
 
     def on_train_epoch_start(self) -> None:
-        """Seed what the epoch draws: dropout and level shifts."""
+        """Seed what the epoch draws: dropout, noise and level shifts."""
         torch.manual_seed(self.epoch_seed())
         self._total, self._count, self._clock = 0.0, 0, time.perf_counter()
+        self._state = None
 
-    def training_step(self, starts: Tensor) -> Tensor:
-        """The loss over the windows that begin at `starts` (batch,), after their warm-up."""
-        windows, training = self.recipe.windows, self.recipe.training
-        rows = starts[:, None] + torch.arange(windows.length, device=starts.device)
-        x, target = self.inputs[rows], self.targets[rows + windows.horizon]
-        if training.level_shift:
-            level = torch.rand(len(starts), 1, 1, device=x.device) * 2 - 1
-            x, target = x + training.level_shift * level, target + training.level_shift * level
-        y, _ = self.network(x)
-        loss: Tensor = self.loss(y[:, windows.warm_up :], target[:, windows.warm_up :])
-        self._total += loss.detach() * len(starts)
-        self._count += len(starts)
+    def future(self, origins: Tensor) -> Tensor:
+        """The truth at each origin: (..., ahead, targets)."""
+        if self.layout.direct:
+            # A view: nothing is copied but what is asked for.
+            ahead = self.targets.unfold(0, self.layout.horizon, 1)
+            return ahead[origins + 1].transpose(-1, -2)
+        return self.targets[origins + self.layout.horizon].unsqueeze(-2)
+
+    def forecasts(self, batch: Batch, x: Tensor) -> Tensor:
+        """The network's forecasts at the scored steps: (..., ahead, targets, quantiles)."""
+        if batch.sizes is None:
+            assert isinstance(batch.scored, slice)
+            y = self.network(x)[0][:, batch.scored]
+        else:
+            y = self.network.packed(x, batch.sizes)[batch.scored]
+        return y.unflatten(-1, self.layout.shape)
+
+    def training_step(self, batch: tuple[Batch, Any]) -> Tensor:
+        """The loss over one batch of windows."""
+        windows, extra = batch
+        x, truth = self.inputs[windows.rows], self.future(windows.origins)
+        x, truth = self._disturbed(windows, x, truth)
+        if self.recipe.windows.stateful:
+            if extra:
+                self._state = None
+            y, state = self.network(x, self._state)
+            self._state = tuple(vector.detach() for vector in state)
+            y = y[:, windows.scored].unflatten(-1, self.layout.shape)
+        else:
+            y = self.forecasts(windows, x)
+        loss = self.loss(y, truth)
+        count = truth.shape.numel()
+        if self.world_size > 1 and not self.recipe.windows.stateful:
+            # The mean over all processes, whose gradients are averaged, is the batch's own.
+            loss = loss * (self.world_size * self._share(windows, count, extra))
+        self._total += loss.detach() * count
+        self._count += count
         return loss
 
-    def validation_step(self, _: Any) -> None:
-        """One stream over the validation part, its state settled over the window before it."""
-        windows, parts = self.recipe.windows, self.parts
-        start = max(0, parts.train - windows.length - windows.horizon)
-        x = self.inputs[None, start : parts.validation - windows.horizon]
-        y, _ = self.network(x)
-        y = y[0, parts.train - windows.horizon - start :]
-        loss = self.loss(y, self.targets[parts.train : parts.validation])
-        self._validation_loss = float(loss)
-        self.log("validation_loss", loss, batch_size=1)
+    def _share(self, batch: Batch, count: int, windows: int) -> float:
+        """What part of all that a batch predicts this process predicts."""
+        if batch.sizes is None:
+            return len(batch.rows) / windows
+        counts = torch.tensor(float(count), device=self.device)
+        return count / float(self.all_gather(counts).sum())
+
+    def _disturbed(self, batch: Batch, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Level shifts and noise, as the recipe has them."""
+        training = self.recipe.training
+        if training.level_shift:
+            level = torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype) * 2 - 1
+            level = training.level_shift * level
+            x, truth = x + level, truth + level.unsqueeze(-1)
+        if training.input_noise:
+            x = x + training.input_noise * torch.randn_like(x)
+        return x, truth
+
+    def validation_step(self, batch: Batch) -> None:
+        """The loss, and the accuracy where that is what counts, over part of the validation."""
+        truth = self.future(batch.origins)
+        y = self.forecasts(batch, self.inputs[batch.rows])
+        accuracy = None
+        if self.recipe.training.monitor == "accuracy":
+            floor = self.recipe.evaluation.accuracy_floor
+            accuracy = 1 - relative_error(y[..., self.layout.median], truth, floor)
+        self._sums.append((truth.shape.numel(), self.loss(y, truth), accuracy))
+
+    def on_validation_epoch_end(self) -> None:
+        """What the best epoch is chosen by, and what the history is to hold."""
+        count = sum(n for n, _, _ in self._sums)
+        loss = sum(float(value) * n for n, value, _ in self._sums) / count
+        self._seen = {"validation_loss": loss}
+        monitored = loss
+        if self.recipe.training.monitor == "accuracy":
+            accuracy = sum(float(value) * n for n, _, value in self._sums) / count  # type: ignore[arg-type]
+            self._seen["accuracy"], monitored = accuracy, -accuracy
+        self._sums = []
+        if self.closed_loop is not None:
+            forecast = self.closed_loop.run(self.network, self.inputs, self.layout.median)
+            near, whole = self.closed_loop.errors(forecast)
+            self._seen |= {"closed_loop_near": near, "closed_loop_all": whole}
+            if self.on_forecast is not None and self.global_rank == 0:
+                self.on_forecast(self.current_epoch, forecast)
+            if self.recipe.training.monitor == "closed_loop":
+                monitored = whole
+        self.log("validation_loss", torch.tensor(loss), batch_size=1)
+        self.log("monitored", torch.tensor(monitored, dtype=torch.float64), batch_size=1)
+        self._seen["monitored"] = monitored
 
     def on_train_epoch_end(self) -> None:
         """Add a row to the history; stop a run whose losses are no numbers any more."""
         row = {
             "epoch": self.current_epoch,
-            "train_loss": float(self._total) / self._count,
-            "validation_loss": self._validation_loss,
+            "train_loss": self._mean_loss(),
+            "validation_loss": math.nan,
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
+            **self._seen,
         }
-        if not math.isfinite(row["train_loss"] + row["validation_loss"]):
-            training = self.recipe.training
-            raise TrainingError(
-                f"training diverged in epoch {self.current_epoch} (train loss "
-                f"{row['train_loss']:g}, validation loss {row['validation_loss']:g}): lower "
-                f"optimiser.learning_rate (now {self.recipe.optimiser.learning_rate:g}) or set a "
-                f"smaller training.gradient_clip (now {training.gradient_clip:g}"
-                f"{', which clips nothing' if not training.gradient_clip else ''})"
-            )
+        if not all(map(math.isfinite, row.values())):
+            raise TrainingError(self._diverged(row))
         self.seconds += time.perf_counter() - self._clock
         self.history.append(row)
         self.write_history()
 
+    def _mean_loss(self) -> float:
+        """The mean over all predictions of the epoch, those of every process."""
+        sums = torch.tensor([float(self._total), float(self._count)], dtype=torch.float64)
+        if self.world_size > 1:
+            sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
+        return float(sums[0] / sums[1])
+
+    def _diverged(self, row: dict[str, float]) -> str:
+        training, table = self.recipe.training, self.recipe.optimiser
+        return (
+            f"training diverged in epoch {self.current_epoch} (train loss "
+            f"{row['train_loss']:g}, validation loss {row['validation_loss']:g}): lower "
+            f"optimiser.learning_rate (now {table.learning_rate:g}) or set a "
+            f"smaller training.gradient_clip (now {training.gradient_clip:g}"
+            f"{', which clips nothing' if not training.gradient_clip else ''})"
+        )
+
+    def best(self) -> dict[str, float]:
+        """The history's row of the best epoch."""
+        return min(self.history, key=lambda row: row["monitored"])
+
     def write_history(self) -> None:
         """The history as CSV, whole or not at all."""
-        if self.history_path is None:
+        if self.history_path is None or self.global_rank:
             return
+        names = [name for name in self.history[0] if name != "monitored"]
+        lines = [",".join(names)]
+        lines += [",".join(str(row[name]) for name in names) for row in self.history]
         part = self.history_path.with_suffix(".part")
-        with part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.history)
+        part.write_text("\n".join(lines) + "\n")
         os.replace(part, self.history_path)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -187,68 +314,3 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """History and clock go on where they stopped."""
         self.history, self.seconds = list(checkpoint["history"]), checkpoint["seconds"]
-
-
-class EpochBar(Callback):
-    """One line for the whole run; where standard error is no terminal, a line now and then."""
-
-    SECONDS_BETWEEN_LINES = 10.0
-
-    def __init__(self) -> None:
-        """Nothing is shown before training starts."""
-        self._bar: Any = None
-        self._row: Any = None
-        self._last = 0.0
-
-    def on_train_start(self, trainer: Trainer, task: LightningModule) -> None:
-        """Open the bar."""
-        self._last = time.monotonic()
-        if not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._bar = Progress(
-            TextColumn("epoch"),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._row = self._bar.add_task(
-            "", total=trainer.max_epochs, completed=trainer.current_epoch
-        )
-        self._bar.start()
-
-    def on_train_epoch_end(self, trainer: Trainer, task: LightningModule) -> None:
-        """Show the losses of the epoch before this one: this one's row is not written yet."""
-        assert isinstance(task, Task)
-        if not task.history:
-            return
-        row = task.history[-1]
-        text = f"train loss {row['train_loss']:.4g}, validation {row['validation_loss']:.4g}"
-        if self._bar is not None:
-            self._bar.update(self._row, completed=trainer.current_epoch, description=text)
-        elif time.monotonic() - self._last > self.SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            print_line(f"epoch {trainer.current_epoch} of at most {trainer.max_epochs}: {text}")
-
-    def teardown(self, trainer: Trainer, task: LightningModule, stage: str) -> None:
-        """Close the bar, also after an error."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
-def print_line(text: str) -> None:
-    """One line on standard error: results go elsewhere."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

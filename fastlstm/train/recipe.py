@@ -29,6 +29,12 @@ def ready_recipes() -> list[str]:
     )
 
 
+def about(name: str) -> str:
+    """What a ready recipe is for: the first line of its file."""
+    text = (resources.files("fastlstm.train.recipes") / f"{name}.toml").read_text("utf-8")
+    return text.splitlines()[0].lstrip("# ")
+
+
 def load_recipe(
     name_or_path: str | Path,
     data: str | Path | None = None,

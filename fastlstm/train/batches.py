@@ -1,0 +1,156 @@
+"""Windows of sequences that lie in memory as one tensor, gathered in a few indexing calls.
+
+Nothing here looks at a single sample in Python, and no padding is ever computed: windows of one
+length are stacked, those of several are packed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastlstm.train.recipe_tables import Windows as WindowsTable
+    from fastlstm.train.split import Segment
+
+# Values of a batch that is only looked at, not trained on: bounds its memory.
+LOOK_AT_ONCE = 1 << 18
+
+
+class Batch(NamedTuple):
+    """Which rows of the series go in, and at which steps something is predicted."""
+
+    rows: Tensor  # (windows, time) or, packed, (values,)
+    sizes: Tensor | None  # packed: (time,), how many windows run at each step
+    scored: Tensor | slice  # the steps from which on loss is taken or, packed, the values
+    origins: Tensor  # rows at those steps: (windows, steps) or (values,)
+
+
+class Windows:
+    """Windows by where they begin, how long they are, and how many first steps carry no loss."""
+
+    def __init__(self, starts: Tensor, lengths: Tensor, skips: Tensor) -> None:
+        """Each (windows,) int64 on the CPU; a window of n steps reads n rows from its start on."""
+        self.starts, self.lengths, self.skips = starts, lengths, skips
+        self.same = len(starts) == 0 or bool(
+            (lengths == lengths[0]).all() and (skips == skips[0]).all()
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @classmethod
+    def to_train_on(cls, parts: tuple[Segment, ...], table: WindowsTable) -> Windows:
+        """All windows of the training part, whole sequences where the recipe's length is 0."""
+        starts: list[Tensor] = []
+        lengths: list[Tensor] = []
+        for segment in parts:
+            room = segment.end - segment.first - table.horizon
+            length = table.length or room
+            if room < max(length, table.warm_up + 1):
+                continue
+            found = torch.arange(segment.first, segment.end - table.horizon - length + 1)
+            starts.append(found[:: table.stride])
+            lengths.append(torch.full_like(starts[-1], length))
+        return cls._scored(torch.cat(starts), torch.cat(lengths), table)
+
+    @classmethod
+    def to_look_at(cls, parts: tuple[Segment, ...], table: WindowsTable) -> Windows:
+        """What covers a validation or test part as training sees it.
+
+        Whole sequences where the recipe's length is 0; every window whose forecast lies in the part
+        where loss is taken at the last step; else one stream through each segment, whose state has
+        settled over a window before it.
+        """
+        if not table.length:
+            return cls.to_train_on(parts, table)
+        starts, lengths, skips = [], [], []
+        for segment in parts:
+            # The first origin that forecasts nothing before the part, and the last inside it.
+            first = max(segment.first - (1 if table.direct else table.horizon), segment.begin)
+            last = segment.end - 1 - table.horizon
+            if table.loss_at == "last":
+                first = max(first, segment.begin + table.length - 1)
+                ends = torch.arange(first, last + 1)
+                starts.append(ends - (table.length - 1))
+                lengths.append(torch.full_like(ends, table.length))
+                skips.append(torch.full_like(ends, table.length - 1))
+            elif last >= first:
+                begin = max(segment.begin, first - table.length)
+                starts.append(torch.tensor([begin]))
+                lengths.append(torch.tensor([last + 1 - begin]))
+                # Where a sequence begins with the part, so does the burn-in.
+                warm_up = table.warm_up if begin == first else 0
+                skips.append(torch.tensor([min(first - begin + warm_up, last - begin)]))
+        return cls(torch.cat(starts), torch.cat(lengths), torch.cat(skips))
+
+    @classmethod
+    def _scored(cls, starts: Tensor, lengths: Tensor, table: WindowsTable) -> Windows:
+        if table.loss_at == "last":
+            return cls(starts, lengths, lengths - 1)
+        return cls(starts, lengths, torch.full_like(lengths, table.warm_up))
+
+    def batch(self, numbers: Tensor) -> Batch:
+        """The windows of these numbers as one batch."""
+        starts, lengths, skips = self.starts[numbers], self.lengths[numbers], self.skips[numbers]
+        if self.same:
+            rows = starts[:, None] + torch.arange(int(self.lengths[0]))
+            scored = slice(int(self.skips[0]), None)
+            return Batch(rows, None, scored, rows[:, scored])
+        # Packed: the longest first, and all that run at one step side by side.
+        lengths, order = lengths.sort(descending=True, stable=True)
+        starts, skips = starts[order], skips[order]
+        time = torch.arange(int(lengths[0]))[:, None]
+        running = time < lengths
+        rows = (starts + time)[running]
+        places = (running & (time >= skips))[running].nonzero()[:, 0]
+        return Batch(rows, running.sum(1), places, rows[places])
+
+    def all_at_once(self) -> Iterator[Batch]:
+        """All windows, in batches of bounded memory."""
+        if not len(self):
+            return
+        at_once = max(1, LOOK_AT_ONCE // int(self.lengths.max()))
+        for numbers in torch.arange(len(self)).split(at_once):
+            yield self.batch(numbers)
+
+
+class Tracks:
+    """Stretches of equal length side by side, walked through window by window, state carried on."""
+
+    def __init__(self, parts: tuple[Segment, ...], table: WindowsTable, count: int) -> None:
+        """One long segment is cut into `count` stretches; of many, each is one, `count` at once."""
+        self.table = table
+        room = min(s.end - s.first for s in parts) - table.horizon
+        if len(parts) > 1:
+            self.starts, self.length = torch.tensor([s.first for s in parts]), room
+        else:
+            self.length = room // count
+            self.starts = parts[0].first + self.length * torch.arange(count)
+        self.groups = self.starts.split(count)
+
+    def windows(self) -> int:
+        """Windows in one stretch."""
+        return max(1, self.length // self.table.length)
+
+    def __len__(self) -> int:
+        return self.windows() * len(self.groups)
+
+    def batches(self, generator: torch.Generator) -> Iterator[tuple[Batch, bool]]:
+        """Each batch, and whether it begins new stretches, before which there is no state.
+
+        Where the first window begins is drawn anew each time, so that the cuts, which no gradient
+        crosses, do not always lie at the same places.
+        """
+        spare = self.length - self.windows() * self.table.length
+        for group in self.groups:
+            shift = int(torch.randint(spare + 1, (), generator=generator))
+            for k in range(self.windows()):
+                begin = group[:, None] + shift + k * self.table.length
+                rows = begin + torch.arange(min(self.table.length, self.length))
+                scored = slice(self.table.warm_up if k == 0 else 0, None)
+                yield Batch(rows, None, scored, rows[:, scored]), k == 0

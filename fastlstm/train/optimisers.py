@@ -1,0 +1,54 @@
+"""torch's optimisers and schedules by the names that a recipe gives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import lr_scheduler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+    from fastlstm.train.recipe_tables import Optimiser
+
+_MAKERS: dict[str, Any] = {
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "lbfgs": torch.optim.LBFGS,
+    "nadam": torch.optim.NAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+
+
+def configured(
+    table: Optimiser, parameters: Iterable[Tensor], learning_rate: float, steps: int
+) -> Any:
+    """The optimiser and its schedule as Lightning takes them; `steps` is the most there can be."""
+    options: dict[str, Any] = {"lr": learning_rate}
+    if table.name == "lbfgs":
+        options["max_iter"] = table.closure_calls
+    else:
+        options["weight_decay"] = table.weight_decay
+    if table.momentum:
+        options["momentum"] = table.momentum
+    optimiser = _MAKERS[table.name](parameters, **options)
+    if table.schedule == "constant":
+        return optimiser
+    if table.schedule == "plateau":
+        plateau = lr_scheduler.ReduceLROnPlateau(
+            optimiser, factor=0.5, patience=table.plateau_patience
+        )
+        return [optimiser], [{"scheduler": plateau, "monitor": "monitored"}]
+    if table.schedule == "one_cycle":
+        schedule: Any = lr_scheduler.OneCycleLR(
+            optimiser, learning_rate, total_steps=steps + 1, cycle_momentum=False
+        )
+    else:
+        schedule = lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    # By the step: a schedule by the epoch would miss one move when a run is resumed.
+    return [optimiser], [{"scheduler": schedule, "interval": "step"}]

@@ -1,0 +1,189 @@
+"""Lightning's Trainer as a recipe sets it: callbacks, loggers, devices, seeds and quiet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from fastlstm.errors import MissingExtraError
+from fastlstm.train.loop import Task, TrainingError
+from fastlstm.train.progress import EpochBar, print_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fastlstm.train.recipe_tables import Recipe
+
+
+@contextmanager
+def surroundings(recipe: Recipe) -> Iterator[None]:
+    """Seeds, threads, determinism and logging for one run; all as before when it ends."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    environment = {name: os.environ.get(name) for name in _LIGHTNING_VARIABLES}
+    # Lightning announces devices, tips and each stop; the bar and the run folder say what matters.
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with isolate_rng(), warnings.catch_warnings():
+        for message in _KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            torch.set_num_threads(recipe.training.threads)
+            seed_everything(recipe.training.seed, verbose=False)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            for name, value in environment.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+_LIGHTNING_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
+_KNOWN_WARNINGS = (
+    # Lightning's own affair with newer torch; nothing that a recipe could change.
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # A resumed run: that is the point.
+    r"Checkpoint directory .* exists and is not empty",
+)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files, of all that train together."""
+    return not any(int(os.environ.get(name, 0)) for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+def has_gpu() -> bool:
+    """Whether Lightning sees an accelerator beside the CPU."""
+    return CUDAAccelerator.is_available() or MPSAccelerator.is_available()
+
+
+def check_accelerator(recipe: Recipe) -> None:
+    """Refuse a recipe that asks for what this machine has not; raises TrainingError."""
+    training = recipe.training
+    if training.accelerator == "gpu" and not has_gpu():
+        raise TrainingError(
+            f"{recipe.name}: no gpu that torch can use was found on this machine: set "
+            'training.accelerator = "auto" to take what is there'
+        )
+    if training.precision == "16-mixed" and (training.accelerator == "cpu" or not has_gpu()):
+        raise TrainingError(
+            f'{recipe.name}: training.precision "16-mixed" needs a gpu, and there is none to be '
+            'used: set it to "bf16-mixed" or "32"'
+        )
+
+
+class _Checkpoints(ModelCheckpoint):
+    """Lightning's own, but a folder that was moved still knows its best epoch."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state over with every path in the folder where the run is now."""
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath), Path(path).name)) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {name: here(state_dict[name]) for name in paths}
+        super().load_state_dict(
+            {**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath}
+        )
+
+
+def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False) -> Trainer:
+    """A Trainer for the epochs that the recipe asks for, whose checkpoints go under `work`.
+
+    `only_try` leaves out what ends a run early and what it leaves behind.
+    """
+    training = task.recipe.training
+    lasting: list[Any] = [
+        EarlyStopping("monitored", patience=training.patience),
+        _Checkpoints(
+            work / "checkpoints",
+            "best",
+            monitor="monitored",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    callbacks = [] if only_try else lasting
+    if training.average_weights:
+        callbacks.append(EMAWeightAveraging(decay=training.average_weights))
+    if progress and is_main():
+        callbacks.append(EpochBar())
+    processes = training.devices * training.nodes
+    return Trainer(
+        max_epochs=training.max_epochs,
+        accelerator=training.accelerator,
+        devices=training.devices,
+        num_nodes=training.nodes,
+        strategy="ddp" if processes > 1 else "auto",
+        use_distributed_sampler=False,
+        precision=_PRECISIONS[training.precision],
+        callbacks=callbacks,
+        gradient_clip_val=training.gradient_clip or None,
+        deterministic=True,
+        logger=_tensorboard(work) if training.tensorboard and not only_try else False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=work,
+    )
+
+
+_PRECISIONS: dict[str, Any] = {
+    "32": "32-true",
+    "64": "64-true",
+    "bf16-mixed": "bf16-mixed",
+    "16-mixed": "16-mixed",
+}
+
+
+def _tensorboard(work: Path) -> Any:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(work, name="logs", version="")
+    except ModuleNotFoundError:
+        raise MissingExtraError("tensorboardX", "tensorboard", "training.tensorboard") from None
+
+
+def train(task: Task, work: Path, last: Path | None, progress: bool) -> None:
+    """Let Lightning run the epochs that are left."""
+    interrupt = signal.getsignal(signal.SIGINT)
+    trainer = trainer_of(task, work, progress)
+    try:
+        trainer.fit(task, ckpt_path=last, weights_only=True)
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or work}: {error.strerror or error}: the run could not write its "
+            "files; the checkpoint before is whole: make room and resume"
+        ) from None
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        # Lightning answers Ctrl-C by ending the process and leaves Ctrl-C switched off; whether the
+        # process ends is for the caller to say.
+        signal.signal(signal.SIGINT, interrupt)
+        if progress and is_main():
+            print_line(f"stopped after {len(task.history)} epochs; resume to go on from there")
+        raise KeyboardInterrupt from None
