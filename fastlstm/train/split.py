@@ -28,6 +28,14 @@ class Segment(NamedTuple):
     first: int
     end: int
 
+    def origins(self, horizon: int, direct: bool = False) -> range:
+        """The rows from which a forecast lies in the part: none where the stretch is too short.
+
+        A direct forecast covers 1 to `horizon` steps ahead and lies in the part with all of them.
+        """
+        first = max(self.begin, self.first - (1 if direct else horizon))
+        return range(first, max(first, self.end - horizon))
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -54,64 +62,99 @@ class Scaling:
 
 
 def split(series: Series, recipe: Recipe) -> Parts:
-    """Cut the sequences; raises SeriesError where a part has not a single window or sequence."""
-    table, windows = recipe.series.split, recipe.windows
+    """Cut the sequences; raises SeriesError where a part has not a single window or forecast.
+
+    Sequences too short for a window, in any part, stay in it and give none.
+    """
+    table = recipe.series.split
     starts = np.concatenate([[0], np.cumsum(series.lengths)]).tolist()
     parts: tuple[list[Segment], ...] = ([], [], [])
     if table.by == "sequence":
-        counts = _amounts(table, len(series.lengths), series, "sequences")
         k = 0
-        for part, count in zip(parts, counts, strict=True):
-            for _ in range(count):
-                part.append(Segment(starts[k], starts[k], starts[k + 1]))
-                k += 1
+        amounts = _amounts(table, len(series.lengths), series.name, "sequences")
+        for part, count in zip(parts, amounts, strict=True):
+            for begin, end in itertools.pairwise(starts[k : k + count + 1]):
+                part.append(Segment(begin, begin, end))
+            k += count
     else:
-        for begin, end in itertools.pairwise(starts):
+        for k, (begin, end) in enumerate(itertools.pairwise(starts)):
+            what = f"samples of sequence {k + 1}" if len(series.lengths) > 1 else "samples"
             first = begin
-            for part, count in zip(
-                parts, _amounts(table, end - begin, series, "samples"), strict=True
-            ):
+            amounts = _amounts(table, end - begin, series.name, what)
+            for part, count in zip(parts, amounts, strict=True):
                 if count:
                     part.append(Segment(begin, first, first + count))
                 first += count
-    needed = max(windows.length, windows.warm_up + 1) + windows.horizon
-    longest = max((s.end - s.begin for s in parts[0]), default=0)
-    if longest < needed:
-        raise SeriesError(
-            f"{series.name}: the training part has {longest} of the series' {len(series)} samples, "
-            f"shorter than one window, which needs {needed} (windows.length {windows.length} + "
-            f"windows.horizon {windows.horizon}): give a longer series, a smaller windows.length "
-            "or a smaller windows.horizon"
-        )
-    reach = windows.horizon if windows.direct or table.by == "sequence" else 1
+    _check_training_part(series, recipe, parts[0])
     for name, part in zip(("validation", "test"), parts[1:], strict=True):
-        if part and max(s.end - s.first for s in part) < reach + (table.by == "sequence"):
+        if part and not any(_has_forecast(segment, recipe) for segment in part):
+            longest = max(segment.end - segment.first for segment in part)
             raise SeriesError(
-                f"{series.name}: the {name} part has at most "
-                f"{max(s.end - s.first for s in part)} samples in one stretch, too few for a "
-                f"horizon of {windows.horizon}: give a longer series, a larger series.split."
-                f"{name} or a smaller windows.horizon"
+                f"{series.name}: the {name} part has at most {longest} samples in one stretch, too "
+                f"few for a single forecast (windows.length {recipe.windows.length}, "
+                f"windows.horizon {recipe.windows.horizon}): give a longer series, a larger "
+                f"series.split.{name} or a smaller windows.horizon"
             )
     return Parts(*map(tuple, parts))
 
 
-def _amounts(table: Split, whole: int, series: Series, what: str) -> tuple[int, int, int]:
+def _check_training_part(series: Series, recipe: Recipe, part: list[Segment]) -> None:
+    """Refuse a training part in which no window has room."""
+    windows = recipe.windows
+    needed = max(windows.length, windows.warm_up + 1) + windows.horizon
+    longest = max((segment.end - segment.first for segment in part), default=0)
+    if longest >= needed:
+        return
+    many = len(series.lengths) > 1
+    has = f"at most {longest} samples in one stretch" if many else f"{longest}"
+    of = "" if many else f" of the series' {len(series)} samples"
+    steps = (
+        f"windows.length {windows.length}"
+        if windows.length
+        else f"a step after windows.warm_up {windows.warm_up}"
+    )
+    smaller = "windows.length" if windows.length else "windows.warm_up"
+    raise SeriesError(
+        f"{series.name}: the training part has {has}{of}, shorter than one window, which needs "
+        f"{needed} ({steps} + windows.horizon {windows.horizon}): give a longer series, a smaller "
+        f"{smaller} or a smaller windows.horizon"
+    )
+
+
+def _has_forecast(segment: Segment, recipe: Recipe) -> bool:
+    """Whether anything in the segment can be forecast the way the recipe looks at it."""
+    windows = recipe.windows
+    if not windows.length:
+        return segment.end - segment.first > windows.horizon + windows.warm_up
+    origins = segment.origins(windows.horizon, windows.direct)
+    if windows.loss_at == "last":
+        # Such a network sees a whole window before it says anything.
+        return origins.stop > max(origins.start, segment.begin + windows.length - 1)
+    return len(origins) > 0
+
+
+def _amounts(table: Split, whole: int, name: str, what: str) -> tuple[int, int, int]:
     """How many of `whole` each part gets."""
     if table.counted:
         train, validation, test = int(table.train), int(table.validation), int(table.test)
         if train + validation + test > whole:
             raise SeriesError(
-                f"{series.name}: series.split asks for {train + validation + test} {what}, found "
-                f"{whole}: give a longer series or smaller parts"
+                f"{name}: series.split asks for {train + validation + test} {what}, found {whole}: "
+                "give a longer series or smaller parts"
             )
         return train, validation, test
     first = round(whole * table.train)
     second = round(whole * (table.train + table.validation))
-    if not first < whole or (table.validation and first == second) or second == whole:
-        raise SeriesError(
-            f"{series.name}: {whole} {what} leave the validation or the test part empty: give a "
-            "longer series or larger fractions in series.split"
+    if first == whole or (table.validation and first == second) or second == whole:
+        empty = "the validation or the test part" if table.validation else "the test part"
+        remedy = (
+            'give more sequences, or cut each of them with series.split.by = "time"'
+            if table.by == "sequence"
+            else "give a longer series or larger fractions in series.split"
         )
+        if what.startswith("samples of"):
+            remedy += ', or give each part whole sequences with series.split.by = "sequence"'
+        raise SeriesError(f"{name}: {whole} {what} leave {empty} empty: {remedy}")
     return first, second - first, whole - second
 
 
