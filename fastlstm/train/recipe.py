@@ -43,7 +43,8 @@ def load_recipe(
     """Read a ready recipe by its name, a TOML file, or the recipe of a run folder.
 
     `data` is a file to read instead of the recipe's series. `overrides` maps dotted keys to values,
-    such as {"training.max_epochs": 5}. Raises RecipeError, which names the key at fault.
+    such as {"training.max_epochs": 5}. What a variant itself says stands above both. Raises
+    RecipeError, which names the key at fault.
     """
     path = _find(name_or_path)
     try:
@@ -53,28 +54,45 @@ def load_recipe(
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     document.setdefault("name", path.stem)
+    _make_paths_absolute(document, path.parent)
     series = document.get("series")
-    if isinstance(series, dict):
-        if data is not None:
-            # The other file's format is its own; its columns are still the recipe's.
-            foreign = {"generator", "format"}
-            if "generator" in series:
-                foreign |= {"name", "unit"}
-            series = {key: value for key, value in series.items() if key not in foreign}
-            document["series"] = {**series, "path": str(Path(data).absolute())}
-        elif isinstance(series.get("path"), str):
-            series["path"] = str((path.parent / series["path"]).resolve())
+    if data is not None and isinstance(series, dict):
+        # The other file's format is its own; its columns are still the recipe's.
+        foreign = {"generator", "format"}
+        if "generator" in series:
+            foreign |= {"name", "unit"}
+        series = {key: value for key, value in series.items() if key not in foreign}
+        document["series"] = {**series, "path": str(Path(data).absolute())}
     for key, value in (overrides or {}).items():
         _override(document, key, value)
+    # What is still relative was given here, not in the file.
+    _make_paths_absolute(document, Path.cwd())
     return parse_recipe(document, str(path))
 
 
+def _make_paths_absolute(document: dict[str, Any], folder: Path) -> None:
+    """The files that a recipe and its variants read, from relative to `folder` to absolute."""
+    variants = document.get("variants")
+    tables = [document, *(variants.values() if isinstance(variants, dict) else ())]
+    for table in tables:
+        series = table.get("series") if isinstance(table, dict) else None
+        if isinstance(series, dict) and isinstance(path := series.get("path"), str):
+            series["path"] = path if Path(path).is_absolute() else str((folder / path).resolve())
+
+
 def parse_recipe(document: Mapping[str, Any], source: str = "recipe") -> Recipe:
-    """Check a recipe given as plain data; `source` begins the message of a RecipeError."""
+    """Check a recipe given as plain data, its variants too.
+
+    `source` begins the message of a RecipeError.
+    """
     try:
-        return Recipe.model_validate(dict(document))
+        recipe = Recipe.model_validate(dict(document))
     except ValidationError as error:
         raise RecipeError(f"{source}: {explain(error)}") from None
+    # Now, so that no typo waits until the first variants have been trained.
+    for name in recipe.variants:
+        _variant(recipe, name, source)
+    return recipe
 
 
 def variant_of(recipe: Recipe, name: str) -> Recipe:
@@ -84,9 +102,25 @@ def variant_of(recipe: Recipe, name: str) -> Recipe:
         raise RecipeError(
             f"{recipe.name}: no variant {name}{hint(name, recipe.variants)}; it has {known}"
         )
-    document = recipe.model_dump(mode="json", exclude_none=True, exclude={"variants"})
+    return _variant(recipe, name, recipe.name)
+
+
+def _variant(recipe: Recipe, name: str, source: str) -> Recipe:
+    changes = recipe.variants[name]
+    exclude: dict[str, Any] = {"variants": True, "evaluation": {"best_by"}}
+    document = recipe.model_dump(mode="json", exclude_none=True, exclude=exclude)
     document["name"] = f"{recipe.name}-{name}"
-    return parse_recipe(_merged(document, recipe.variants[name]), f"{recipe.name}: variant {name}")
+    source_changes = changes.get("series")
+    if isinstance(source_changes, dict):
+        # A series has one source: naming another one is to leave the recipe's own.
+        leave = [key for key in ("path", "generator") if key not in source_changes]
+        if len(leave) == 1:
+            for key in (*leave, *(_OF_FILES if "generator" in source_changes else ())):
+                document["series"].pop(key, None)
+    return parse_recipe(_merged(document, changes), f"{source}: variant {name}")
+
+
+_OF_FILES = ("format", "layout", "sequence", "time")
 
 
 def _merged(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,8 +128,9 @@ def _merged(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     merged = dict(document)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merged(old, value) if both else value
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merged(old, value)
+        merged[key] = value
     return merged
 
 

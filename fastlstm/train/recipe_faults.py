@@ -21,6 +21,7 @@ _WANTED = {
     "bool_type": "expected true or false",
     "tuple_type": "expected a list",
     "too_short": "expected at least one entry",
+    "dict_type": "expected a table",
     "model_type": "expected a table",
     "model_attributes_type": "expected a table",
 }
@@ -60,7 +61,8 @@ def _fault(fault: Any) -> str:
         ]
         return _choice(key, fault["input"], allowed)
     if fault["type"] == "value_error":
-        return f"{key}: {fault['ctx']['error']}"
+        # What tables forbid one another names its keys itself.
+        return f"{key}: {fault['ctx']['error']}" if key else str(fault["ctx"]["error"])
     wanted = _WANTED.get(fault["type"], fault["msg"].replace("Input should be", "expected"))
     return f"{key}: {wanted}, found {_short(fault['input'])}"
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fastlstm.train.recipe_layers import AtLeast0, AtLeast1, LayerTable, Table
+from fastlstm.train.recipe_checks import contradictions, series_faults
+from fastlstm.train.recipe_layers import AtLeast0, AtLeast1, LayerTable, ResidualLayer, Table
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -15,12 +16,18 @@ Columns = Annotated[
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     Field(strict=False, min_length=1),
 ]
+
+
+def _two_ends(value: Any) -> Any:
+    if type(value) is int:
+        return (value, value)
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"expected a whole number, or [least, most], found {value!r}")
+    return value
+
+
 # A number, or the two ends of a range that it is drawn from.
-Range = Annotated[
-    tuple[int, int],
-    BeforeValidator(lambda value: (value, value) if type(value) is int else value),
-    Field(strict=False),
-]
+Range = Annotated[tuple[int, int], BeforeValidator(_two_ends), Field(strict=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -47,8 +54,8 @@ class Split(Table):
         parts = (self.train, self.validation, self.test)
         if not self.counted and abs(sum(parts) - 1) > 1e-6:
             raise ValueError(
-                f"train, validation and test must add up to 1, these add up to {sum(parts):.6g}; "
-                "or give all three as whole numbers"
+                f"train, validation and test must add up to 1, these add up to {sum(parts):.6g}: "
+                "correct them, or give all three as whole numbers"
             )
         if self.counted and any(part != int(part) for part in parts):
             raise ValueError(
@@ -92,6 +99,11 @@ class Generator(Table):
                     f"{name}: expected a whole number of at least {least}, or [least, most], found "
                     f"[{low}, {high}]"
                 )
+        if self.sequences != (1, 1) and self.kind not in ("waves", "minutes", "ball"):
+            raise ValueError(
+                f'sequences: "waves", "minutes" and "ball" make several, found '
+                f'{list(self.sequences)} with "{self.kind}": leave it out'
+            )
         return self
 
 
@@ -127,6 +139,8 @@ class SeriesTable(Table):
         if (self.path is None) == (self.generator is None):
             found = "neither" if self.path is None else "both"
             raise ValueError(f"expected one of path and generator, found {found}")
+        if faults := list(series_faults(self)):
+            raise ValueError("; ".join(faults))
         return self
 
 
@@ -189,7 +203,21 @@ class NetworkTable(Table):
                 "quantiles: expected ascending fractions with 0.5 among them, found "
                 f"{list(self.quantiles)}"
             )
+        around = len(self.layers) == 1
+        for layer in self.layers:
+            if isinstance(layer, ResidualLayer) and _adds_target(layer, around):
+                raise ValueError(
+                    'layers: a Residual with add = "target" goes around the whole network, found '
+                    "it beside or inside another layer: put all other layers into its `layers`, or "
+                    'set add = "input"'
+                )
         return self
+
+
+def _adds_target(layer: ResidualLayer, around: bool) -> bool:
+    """Whether this layer, unless it is `around` everything, or one inside it adds the target."""
+    inner = [entry for entry in layer.layers if isinstance(entry, ResidualLayer)]
+    return (layer.add == "target" and not around) or any(_adds_target(e, False) for e in inner)
 
 
 class Optimiser(Table):
@@ -305,6 +333,12 @@ class Recipe(Table):
     closed_loop: ClosedLoop = ClosedLoop()
     evaluation: Evaluation = Evaluation()
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Recipe:
+        if faults := contradictions(self):
+            raise ValueError("; ".join(faults))
+        return self
 
 
 TABLES: dict[str, type[Table]] = {
