@@ -110,6 +110,11 @@ class Windows:
         places = (running & (time >= skips))[running].nonzero()[:, 0]
         return Batch(rows, running.sum(1), places, rows[places])
 
+    def share(self, some: Tensor, all_of_them: Tensor) -> float:
+        """What part of the predictions of `all_of_them` belongs to `some`."""
+        predictions = self.lengths - self.skips
+        return float(predictions[some].sum() / predictions[all_of_them].sum())
+
     def all_at_once(self) -> Iterator[Batch]:
         """All windows, in batches of bounded memory."""
         if not len(self):

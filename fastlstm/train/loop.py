@@ -75,7 +75,10 @@ class Batches:
             order = torch.randperm(count, generator=generator)
             for numbers in order.split(self.size)[: limit - made]:
                 made += 1
-                yield self.windows.batch(numbers[rank::world]), len(numbers)
+                # Fewer windows than processes: one works in vain, lest the others wait for it.
+                own = numbers[rank::world] if rank < len(numbers) else numbers[:1]
+                share = self.windows.share(own, numbers) if rank < len(numbers) else 0.0
+                yield self.windows.batch(own), share
 
 
 class Looks:
@@ -151,7 +154,8 @@ class Task(LightningModule):
         """The recipe's optimiser and, with it, its schedule."""
         steps = self.recipe.training.max_epochs * len(self.train_dataloader())
         table, rate = self.recipe.optimiser, self.learning_rate
-        return configured(table, self.network.parameters(), rate, steps)
+        fused = not self.recipe.training.precision.endswith("mixed")
+        return configured(table, self.network.parameters(), rate, steps, fused=fused)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         """Batches are rows of what is already there; sizes stay, as torch wants them."""
@@ -203,19 +207,12 @@ class Task(LightningModule):
             y = self.forecasts(windows, x)
         loss = self.loss(y, truth)
         count = truth.shape.numel()
-        if self.world_size > 1 and not self.recipe.windows.stateful:
-            # The mean over all processes, whose gradients are averaged, is the batch's own.
-            loss = loss * (self.world_size * self._share(windows, count, extra))
         self._total += loss.detach() * count
         self._count += count
+        if self.world_size > 1:
+            # The mean over all processes, whose gradients are averaged, is the batch's own.
+            loss = loss * (self.world_size * extra)
         return loss
-
-    def _share(self, batch: Batch, count: int, windows: int) -> float:
-        """What part of all that a batch predicts this process predicts."""
-        if batch.sizes is None:
-            return len(batch.rows) / windows
-        counts = torch.tensor(float(count), device=self.device)
-        return count / float(self.all_gather(counts).sum())
 
     def _disturbed(self, batch: Batch, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Level shifts and noise, as the recipe has them."""
@@ -256,8 +253,12 @@ class Task(LightningModule):
                 self.on_forecast(self.current_epoch, forecast)
             if self.recipe.training.monitor == "closed_loop":
                 monitored = whole
-        self.log("validation_loss", torch.tensor(loss), batch_size=1)
-        self.log("monitored", torch.tensor(monitored, dtype=torch.float64), batch_size=1)
+        both = self.world_size > 1
+        for name, value in (("validation_loss", loss), ("monitored", monitored)):
+            # Apple's devices have no float64.
+            dtype = torch.float32 if self.device.type == "mps" else torch.float64
+            exact = torch.tensor(value, dtype=dtype)
+            self.log(name, exact, batch_size=1, sync_dist=both)
         self._seen["monitored"] = monitored
 
     def on_train_epoch_end(self) -> None:
@@ -279,7 +280,8 @@ class Task(LightningModule):
         """The mean over all predictions of the epoch, those of every process."""
         sums = torch.tensor([float(self._total), float(self._count)], dtype=torch.float64)
         if self.world_size > 1:
-            sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
+            whole = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
+            sums = torch.as_tensor(whole).cpu()
         return float(sums[0] / sums[1])
 
     def _diverged(self, row: dict[str, float]) -> str:

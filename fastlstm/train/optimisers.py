@@ -25,11 +25,25 @@ _MAKERS: dict[str, Any] = {
 }
 
 
+# These update all weights in one call; small networks spend a fifth of a step on the others.
+_FUSED = ("adagrad", "adam", "adamw", "sgd")
+
+
 def configured(
-    table: Optimiser, parameters: Iterable[Tensor], learning_rate: float, steps: int
+    table: Optimiser,
+    parameters: Iterable[Tensor],
+    learning_rate: float,
+    steps: int,
+    *,
+    fused: bool = True,
 ) -> Any:
-    """The optimiser and its schedule as Lightning takes them; `steps` is the most there can be."""
+    """The optimiser and its schedule as Lightning takes them; `steps` is the most there can be.
+
+    `fused` must be False under mixed precision, where Lightning would clip no gradients.
+    """
     options: dict[str, Any] = {"lr": learning_rate}
+    if fused and table.name in _FUSED:
+        options["fused"] = True
     if table.name == "lbfgs":
         options["max_iter"] = table.closure_calls
     else:
