@@ -25,7 +25,8 @@ Floats: TypeAlias = NDArray[np.float64]
 
 # Okabe and Ito's colours, told apart by every eye.
 _TRUTH, _FORECAST, _NAIVE = "#222222", "#D55E00", "#0072B2"
-_SEASONAL, _LINEAR, _OTHER = "#009E73", "#CC79A7", "#E69F00"
+_SEASONAL, _LINEAR = "#009E73", "#CC79A7"
+_OTHERS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 _DPI = 150
 # Beyond so many steps a line is a smear: the last ones are shown.
 _MOST_STEPS = 400
@@ -147,7 +148,7 @@ def plot_fan(series: Series, forecasts: Forecasts, path: Path) -> Figure:
     """The whole forecast at a few origins, what came before and after, and bands of quantiles."""
     steps = len(forecasts.layout.ahead)
     picks = np.unique(np.linspace(0, len(forecasts.rows) - 1, _FANS).round().astype(int))
-    figure, axes = _figure(len(picks), share=False)
+    figure, axes = _figure(len(picks), share=False, tallest=1)
     low, high = (
         forecasts.all_quantiles[:, :, 0, 0],
         forecasts.all_quantiles[:, :, 0, -1],
@@ -211,7 +212,7 @@ def plot_horizon(
 def plot_closed_loop(truth: Floats, forecast: Floats, path: Path, title: str) -> Figure:
     """Forecasts that feed on themselves against what came: (sequences, steps) each, a few shown."""
     count = min(len(truth), _FANS)
-    figure, axes = _figure(count)
+    figure, axes = _figure(count, tallest=1)
     steps = np.arange(1, truth.shape[1] + 1)
     for k, ax in enumerate(axes):
         rmse = float(np.sqrt(np.mean((forecast[k] - truth[k]) ** 2)))
@@ -226,28 +227,58 @@ def plot_closed_loop(truth: Floats, forecast: Floats, path: Path, title: str) ->
 
 
 def plot_variants(
-    values: Mapping[str, float | None],
-    metric: str,
-    path: Path,
     title: str,
-    published: Mapping[str, float] | None = None,
+    metric: str,
+    values: Mapping[str, float | None],
+    published: Mapping[str, Mapping[str, float]],
+    path: Path,
 ) -> Figure:
-    """One bar for each variant's figure of `metric`, and published figures as lines across them."""
-    known = {name: value for name, value in values.items() if value is not None}
-    figure = Figure(figsize=(8, 1.8 + 0.42 * len(known)), layout="constrained")
+    """One bar for each variant's figure of `metric`, and lines where published figures lie.
+
+    `published` has for each variant the figures that others report, by their names.
+    """
+    names = list(values)
+    others = list(dict.fromkeys(name for of in published.values() for name in of))
+    figure = Figure(figsize=(8, 1.9 + 0.46 * len(names)), layout="constrained")
     ax = figure.subplots()
     ax.spines[["top", "right"]].set_visible(False)
-    bars = ax.barh(list(known), list(known.values()), color=_FORECAST, height=0.62)
-    ax.bar_label(bars, fmt="%.4g", padding=3)
+    sizes = [value if value is not None else 0.0 for value in values.values()]
+    # Beside the name: at a bar's end a published line may run through the figure.
+    said = ["-" if value is None else f"{value:.4g}" for value in values.values()]
+    ax.barh(range(len(names)), sizes, color=_FORECAST, height=0.5)
+    ax.set_yticks(range(len(names)), [f"{n}  {v}" for n, v in zip(names, said, strict=True)])
     ax.invert_yaxis()
-    ax.margins(x=0.14)
-    for k, (name, value) in enumerate((published or {}).items()):
-        colour = (_NAIVE, _SEASONAL, _LINEAR, _OTHER)[k % 4]
-        ax.axvline(value, color=colour, linewidth=1.4, ls="--", label=f"{name}: {value:.4g}")
-    if published:
-        _legend(ax, columns=3)
+    ax.margins(x=0.05)
+    for other in others:
+        at = [k for k, name in enumerate(names) if other in published.get(name, {})]
+        where = [published[names[k]][other] for k in at]
+        colour = _OTHERS[others.index(other) % len(_OTHERS)]
+        low, high = np.array(at) - 0.4, np.array(at) + 0.4
+        ax.vlines(where, low, high, color=colour, linewidth=2.2, label=other)
+    rows = -(-len(others) // 4)
+    if others:
+        _legend(ax, columns=4)
     ax.set_xlabel(metric)
-    ax.set_title(title, loc="left", pad=26 + 14 * (max(0, len(published or {}) - 1) // 3))
+    ax.set_title(f"{title}: variants", loc="left", pad=8 + 18 * rows)
+    return _saved(figure, path)
+
+
+def plot_learning_rates(
+    rates: Sequence[float], losses: Sequence[float], suggestion: float, path: Path, title: str
+) -> Figure:
+    """The loss while the learning rate rises, and the rate where it falls fastest."""
+    figure, (ax,) = _figure(1)
+    ax.plot(rates, losses, color=_NAIVE, linewidth=1.4)
+    ax.axvline(suggestion, color=_FORECAST, linewidth=1.4, label=f"suggested: {suggestion:.2g}")
+    ax.set_xscale("log")
+    # One that diverges would leave nothing to see of the fall before it.
+    tried = np.array(losses)[np.isfinite(losses)]
+    if len(tried) and (top := 4 * float(np.median(tried))) < tried.max():
+        ax.set_ylim(top=top)
+    ax.set_xlabel("learning rate")
+    ax.set_ylabel("loss")
+    _legend(ax)
+    ax.set_title(f"{title}: learning rates", loc="left", pad=26)
     return _saved(figure, path)
 
 
@@ -301,10 +332,10 @@ def _legend(ax: Any, columns: int = 2) -> None:
     )
 
 
-def _figure(rows: int, share: bool = True) -> tuple[Figure, list[Any]]:
-    """A figure with `rows` axes, one above the other; where they share x, the first is tallest."""
+def _figure(rows: int, share: bool = True, tallest: int = 2) -> tuple[Figure, list[Any]]:
+    """A figure with `rows` axes, one above the other, the first so many times as tall."""
     figure = Figure(figsize=(8, 3.2 + 1.6 * rows), layout="constrained")
-    ratios = [2 if share else 1] + [1] * (rows - 1)
+    ratios = [tallest] + [1] * (rows - 1)
     axes = figure.subplots(rows, 1, sharex=share, squeeze=False, height_ratios=ratios)[:, 0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
