@@ -12,9 +12,20 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from fastlstm.kernels import calls
+from fastlstm.kernels.blocks import Spec
 from fastlstm.kernels.network import compile_network
-from fastlstm.kernels.packing import Spec, aligned, pack
-from fastlstm.model import Affine, Array, Bidirectional, Dense, Layer, Model
+from fastlstm.kernels.packing import aligned, pack
+from fastlstm.model import (
+    Affine,
+    Array,
+    Bidirectional,
+    Dense,
+    Difference,
+    Layer,
+    LayerNorm,
+    Model,
+    Residual,
+)
 
 if TYPE_CHECKING:
     from fastlstm.kernels.plan import Plan
@@ -99,6 +110,15 @@ def spec_of(model: Model, position: int, layer: Layer) -> Spec:
         return Spec("Dense", *sizes, arrays, layer.activation)
     if isinstance(layer, Affine):
         return Spec("Affine", *sizes, arrays)
+    if isinstance(layer, LayerNorm):
+        arrays.setdefault("bias", np.zeros(layer.output_size, np.float32))
+        arrays["eps"] = np.array([layer.eps], np.float32)
+        return Spec("LayerNorm", *sizes, arrays)
+    if isinstance(layer, Difference):
+        return Spec("Difference", *sizes, arrays, initial=initial)
+    if isinstance(layer, Residual):
+        columns = np.array(layer.columns, np.int32).view(np.float32)
+        return Spec("Residual", *sizes, {"columns": columns}, back=layer.back)
     assert not isinstance(layer, Bidirectional), "sequence.py cuts a model at these"
     zeros = np.zeros(len(layer.weight_ih_l0), np.float32)
     arrays.setdefault("bias_ih_l0", zeros)

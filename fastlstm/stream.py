@@ -206,6 +206,8 @@ class Stream:
         values = np.frombuffer(content[_SNAPSHOT.size : -4], "<f4").astype(np.float32)
         output, *states = np.split(values, np.cumsum(sizes)[:-1])
         with self._claimed():
+            # All of it: beyond the states there may be a NaN, if the network overflowed since.
+            self._memory[HEADER_FLOATS:] = self._code.initial[HEADER_FLOATS:]
             self._header[calls.STEPS // 8] = steps
             start = HEADER_FLOATS + self._code.plan.output
             self._memory[start : start + self._output_size] = output

@@ -14,7 +14,7 @@ from fastlstm.kernels import cache
 from fastlstm.kernels.calls import Calls
 from fastlstm.kernels.network import Network
 from fastlstm.model import Model
-from fastlstm.sequence import pieces
+from fastlstm.sequence import chains
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,9 +52,8 @@ def warmup(model: Model) -> Warmup:
     try:
         folder = _folder()
         with cache.required():
-            for piece in pieces(model):
-                for chain in filter(None, piece):
-                    plans.add(repr(compiled(chain).plan))
+            for chain in chains(model):
+                plans.add(repr(compiled(chain).plan))
     except OSError as error:
         raise CacheError(f"{_PROBLEM} ({error}): {_REMEDY}") from None
     after = dict(cache.kept)

@@ -57,7 +57,7 @@ MUTATIONS = {
         "start = (z[1], z[0], n_bias)",
     ),
     "LSTM bias_hh dropped": (
-        "kernels/packing.py",
+        "kernels/blocks.py",
         'a["bias_ih_l0"] + a["bias_hh_l0"]',
         'a["bias_ih_l0"]',
     ),
@@ -97,9 +97,9 @@ MUTATIONS = {
         "            put(last, k, get(last, k))",
     ),
     "Dense bias dropped": (
-        "kernels/packing.py",
-        "np.concatenate([rows.ravel(), bias])",
-        "np.concatenate([rows.ravel(), 0 * bias])",
+        "kernels/blocks.py",
+        "np.concatenate([_vectors(weight, spec), bias])",
+        "np.concatenate([_vectors(weight, spec), 0 * bias])",
     ),
     "c forgotten on reset": (
         "stream.py",

@@ -1,4 +1,4 @@
-"""One fused Dense step, and Affine: twins of reference.dense_step and reference.affine_step."""
+"""One fused Dense step: twin of reference.dense_step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from numba import njit
 from fastlstm.kernels.activations import sigmoid, tanh
 from fastlstm.kernels.memory import get, offset, put
 from fastlstm.kernels.products import accumulate, load_many, store_many
-from fastlstm.kernels.simd import JIT, flush_tiny, fma, load, maximum, splat, store, total
+from fastlstm.kernels.simd import (
+    JIT,
+    flush_tiny,
+    fma,
+    load,
+    maximum,
+    splat,
+    store,
+    total,
+    with_lane,
+)
 from fastlstm.kernels.span_products import span_product
 
 # The last is linear too, but what is tiny becomes 0: a projection writes a state.
@@ -85,27 +95,20 @@ def dense_span(
 
 
 @njit(**JIT)
-def dense_dot_step(zero, padded_inputs, outputs, width, activation, weights, x, y):
+def dense_dot_step(zero, lanes, outputs, width, activation, weights, x, y):
     """Y = activation(weight @ x + bias) for few outputs: one dot product each.
 
     A block of `width` outputs would leave most lanes idle, and most heads have a single output.
-    weights: outputs x [padded_inputs], then the biases. x is padded with finite values.
+    weights: outputs x [lanes], then the biases. x has `lanes` finite values, those beyond the
+    inputs included.
     """
     like = zero[0][0]
+    sums = like
     for k in range(outputs):
         z = like
-        for j in range(0, padded_inputs, width):
-            z = fma(load(like, weights, k * padded_inputs + j), load(like, x, j), z)
-        put(y, k, total(z) + get(weights, outputs * padded_inputs + k))
-    store(y, 0, activate(activation, load(like, y, 0)))
+        for j in range(0, lanes, width):
+            z = fma(load(like, weights, k * lanes + j), load(like, x, j), z)
+        sums = with_lane(sums, k, total(z) + get(weights, outputs * lanes + k))
+    store(y, 0, activate(activation, sums))
     if activation == SOFTMAX:
         softmax(y, outputs)
-
-
-@njit(**JIT)
-def affine_step(zero, padded, width, weights, x, y):
-    """Y = scale * x + shift, rounded once. weights: [scale | shift], both padded with zeros."""
-    like = zero[0][0]
-    for k in range(0, padded, width):
-        scale, shift = load(like, weights, k), load(like, weights, padded + k)
-        store(y, k, fma(scale, load(like, x, k), shift))

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from numba import njit
 
-from fastlstm.kernels.dense import FLUSHED, affine_step, dense_dot_step, dense_span, dense_step
+from fastlstm.kernels.dense import FLUSHED, dense_dot_step, dense_span, dense_step
+from fastlstm.kernels.elementwise import (
+    affine_step,
+    difference_step,
+    layer_norm_step,
+    residual_step,
+)
 from fastlstm.kernels.gru import gru_before_step, gru_step
 from fastlstm.kernels.lstm import lstm_step
 from fastlstm.kernels.memory import get, offset, put
-from fastlstm.kernels.packing import ALIGNMENT
 from fastlstm.kernels.products import zero_sets
 from fastlstm.kernels.rnn import rnn_step
 from fastlstm.kernels.simd import JIT
@@ -24,14 +29,16 @@ def step_of(plan: LayerPlan) -> Any:
     """layer(memory, weights, parity): one step, from buffer to buffer of a stream's memory."""
     take = _recurrent(plan, ready=False) if plan.kind in _RECURRENT else _plain(plan)
     source_even, source_odd = plan.source
+    other_even, other_odd = plan.other
     result_even, result_odd = plan.result
 
     @njit(**JIT)
     def step(memory, weights, parity):
         x = offset(memory, source_odd if parity else source_even)
+        other = offset(memory, other_odd if parity else other_even)
         old = offset(memory, result_even if parity else result_odd)
         new = offset(memory, result_odd if parity else result_even)
-        take(memory, weights, parity, memory, x, old, new)
+        take(memory, weights, parity, other, x, old, new)
 
     return step
 
@@ -44,6 +51,8 @@ def span_of(plan: LayerPlan) -> Any:
     """
     span = plan.span
     source_at, source_size = span.source, span.source_size
+    if plan.kind == "Residual":
+        return _residual_span(plan)
     if plan.kind in _RECURRENT:
         over = _recurrent_span(plan)
     elif plan.kind == "Dense" and not plan.dot:
@@ -139,29 +148,59 @@ def _rnn(plan: LayerPlan, ready: bool) -> Any:
 
 
 def _plain(plan: LayerPlan) -> Any:
-    """take(memory, weights, parity, half, x, old, new) of a layer without state."""
+    """take(memory, weights, parity, other, x, old, new) of any other layer."""
+    return {"Dense": _dense, "Residual": _residual}.get(plan.kind, _elementwise)(plan)
+
+
+def _dense(plan: LayerPlan) -> Any:
     inputs, outputs, width, parts = plan.inputs, plan.outputs, plan.width, plan.parts
     vectors, sets, ahead, activation = plan.vectors, plan.sets, plan.ahead, plan.activation
-    at = plan.weights
-    padded = -(-inputs // ALIGNMENT) * ALIGNMENT
+    at, lanes = plan.weights, plan.lanes
 
     @njit(**JIT)
-    def affine(memory, weights, parity, half, x, old, new):
+    def dot(memory, weights, parity, other, x, old, new):
         zero = zero_sets(width, vectors, sets)
-        affine_step(zero, padded, width, offset(weights, at), x, new)
+        dense_dot_step(zero, lanes, outputs, width, activation, offset(weights, at), x, new)
 
     @njit(**JIT)
-    def dot(memory, weights, parity, half, x, old, new):
-        zero = zero_sets(width, vectors, sets)
-        dense_dot_step(zero, padded, outputs, width, activation, offset(weights, at), x, new)
-
-    @njit(**JIT)
-    def dense(memory, weights, parity, half, x, old, new):
+    def dense(memory, weights, parity, other, x, old, new):
         zero = zero_sets(width, vectors, sets)
         w = offset(weights, at)
         dense_step(zero, inputs, outputs, parts, width, activation, ahead, w, x, new)
 
-    return affine if plan.kind == "Affine" else dot if plan.dot else dense
+    return dot if plan.dot else dense
+
+
+def _elementwise(plan: LayerPlan) -> Any:
+    size, lanes, width = plan.inputs, plan.lanes, plan.width
+    at, cell = plan.weights, plan.cell
+
+    @njit(**JIT)
+    def affine(memory, weights, parity, other, x, old, new):
+        affine_step(zero_sets(width, 1, 1), lanes, width, offset(weights, at), x, new)
+
+    @njit(**JIT)
+    def layer_norm(memory, weights, parity, other, x, old, new):
+        layer_norm_step(zero_sets(width, 1, 1), size, lanes, width, offset(weights, at), x, new)
+
+    @njit(**JIT)
+    def difference(memory, weights, parity, other, x, old, new):
+        difference_step(zero_sets(width, 1, 1), lanes, width, x, offset(memory, cell), new)
+
+    return {"Affine": affine, "LayerNorm": layer_norm, "Difference": difference}[plan.kind]
+
+
+def _residual(plan: LayerPlan) -> Any:
+    """As the others; what it adds comes from `other`."""
+    size, lanes, width = plan.outputs, plan.lanes, plan.width
+    at, reading = plan.weights, plan.reading
+
+    @njit(**JIT)
+    def take(memory, weights, parity, other, x, old, new):
+        zero = zero_sets(width, 1, 1)
+        residual_step(zero, reading, size, lanes, width, offset(weights, at), x, other, new)
+
+    return take
 
 
 def _recurrent_span(plan: LayerPlan) -> Any:
@@ -225,5 +264,26 @@ def _plain_span(plan: LayerPlan) -> Any:
         for t in range(steps):
             new = offset(rows, t * size)
             take(memory, weights, parity, memory, offset(x, t * x_stride), new, new)
+
+    return over
+
+
+def _residual_span(plan: LayerPlan) -> Any:
+    span = plan.span
+    result_at, size, source_at, source_size = (
+        span.result, span.result_size, span.source, span.source_size
+    )  # fmt: skip
+    other_at, other_size = span.other, span.other_size
+    take = _residual(plan)
+
+    @njit(**JIT)
+    def over(memory, weights, parity, steps, x, x_stride, scratch):
+        rows, inputs = offset(scratch, result_at), offset(scratch, source_at)
+        others, other_stride = x, x_stride
+        if other_at >= 0:
+            others, other_stride = offset(scratch, other_at), other_size
+        for t in range(steps):
+            new, row = offset(rows, t * size), offset(inputs, t * source_size)
+            take(memory, weights, parity, offset(others, t * other_stride), row, new, new)
 
     return over

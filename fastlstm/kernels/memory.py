@@ -56,6 +56,18 @@ def get(typingctx, pointer, index):
 
 
 @intrinsic
+def get_int(typingctx, pointer, index):
+    """The int32 whose bits lie at pointer[index], as int64."""
+
+    def build(context, builder, signature, arguments):
+        place = builder.gep(arguments[0], [arguments[1]])
+        value = builder.load(builder.bitcast(place, ir.IntType(32).as_pointer()), align=4)
+        return builder.sext(value, _INDEX)
+
+    return types.int64(POINTER, types.int64), build
+
+
+@intrinsic
 def put(typingctx, pointer, index, value):
     """pointer[index] = value, a float32."""
 

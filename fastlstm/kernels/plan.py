@@ -24,6 +24,8 @@ class SpanPlan(NamedTuple):
 
     source: int  # where its input rows begin, -1 for the caller's own
     source_size: int  # float32 from one input row to the next
+    other: int  # where the rows that a Residual adds begin, -1 for the caller's own
+    other_size: int
     result: int
     result_size: int
     half: int  # where the input half's sums go, -1 if each step takes its own
@@ -47,8 +49,10 @@ class LayerPlan:
     activation: int
     weights: int  # where its weights begin
     source: tuple[int, int]  # where its input lies after an even and after an odd step
+    other: tuple[int, int]  # ... and where what a Residual adds to it
+    reading: int  # ... and which values of that
     result: tuple[int, int]  # where its output goes in an even and in an odd step
-    cell: int  # where c lies, LSTM only
+    cell: int  # where c lies in an LSTM, and the last input of a Difference
     kept: int  # where values between two products of one step lie
     dot: bool  # a Dense of so few outputs that each is a dot product
     peephole: bool
@@ -56,6 +60,7 @@ class LayerPlan:
     projection: Projection | None
     part: int  # float32 of one part of the weights
     skip: int  # ... from its bias row to its input rows
+    lanes: int  # float32 that a layer of whole vectors reads of its input
     span: SpanPlan
 
 

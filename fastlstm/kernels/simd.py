@@ -25,6 +25,7 @@ from fastlstm.kernels.memory import POINTER
 JIT = {"forceinline": True, "error_model": "numpy", "boundscheck": False}
 
 _FLOAT = ir.FloatType()
+_INDEX = ir.IntType(64)
 
 
 class Vector(types.Type):
@@ -203,6 +204,40 @@ def total(typingctx, vector):
         return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
 
     return types.float32(vector), build
+
+
+@intrinsic
+def keep_first(typingctx, vector, count):
+    """The first `count` lanes of a vector, 0 in those beyond, whatever is in them."""
+    if not isinstance(vector, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        value, count = arguments
+        kind = ir.VectorType(_INDEX, vector.width)
+        single = builder.insert_element(
+            ir.Constant(kind, ir.Undefined), count, ir.Constant(ir.IntType(32), 0)
+        )
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.width), [0] * vector.width)
+        limit = builder.shuffle_vector(single, ir.Constant(kind, ir.Undefined), mask)
+        lane = ir.Constant(kind, list(range(vector.width)))
+        kept = builder.icmp_signed("<", lane, limit)
+        return builder.select(kept, value, ir.Constant(value.type, None))
+
+    return vector(vector, types.int64), build
+
+
+@intrinsic
+def with_lane(typingctx, vector, lane, value):
+    """`vector` with one lane replaced."""
+    if not isinstance(vector, Vector):
+        return None
+
+    def build(context, builder, signature, arguments):
+        vector, lane, value = arguments
+        return builder.insert_element(vector, value, lane)
+
+    return vector(vector, types.int64, types.float32), build
 
 
 @intrinsic

@@ -5,7 +5,8 @@ import pytest
 
 import cases
 from fastlstm.compiled import spec_of
-from fastlstm.kernels.packing import ALIGNMENT, aligned, pack
+from fastlstm.kernels.blocks import ALIGNMENT
+from fastlstm.kernels.packing import aligned, pack
 
 
 def packed(model):
@@ -45,7 +46,7 @@ def test_buffers_do_not_overlap_and_lie_on_cache_lines(name):
     ends_with = plan.layers[-1].result
     for layer in plan.layers:
         begins |= set(layer.result)
-        if layer.kind == "LSTM":
+        if layer.kind in ("LSTM", "Difference"):
             begins.add(layer.cell)
         assert layer.weights % ALIGNMENT == 0
     assert all(begin % ALIGNMENT == 0 for begin in begins)
