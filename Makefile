@@ -9,7 +9,7 @@ TYPECHECK := build/typecheck
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types widths bench limits readme clean distclean
+.PHONY: help setup demo test lint format types widths bench limits readme training gallery clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,12 @@ limits: $(READY) ## measure every goal of speed on this machine, some ten minute
 readme: $(READY) ## time plain LSTMs on this machine and put the table into README.md
 	@$(BIN)/fastlstm bench --hidden 8,32,64 --json bench/results/lstm.json
 	@$(BIN)/python -m fastlstm.bench.report bench/results/lstm.json README.md
+
+training: $(READY) ## time training steps beside a bare torch loop, into bench/results/training.json
+	@$(BIN)/python -m fastlstm.bench.training
+
+gallery: $(READY) ## train the ready recipes into docs/gallery.md, an hour or two; ONLY=sine,waves takes some, DATA=folder ball.csv and ETTh1.csv
+	@$(BIN)/python examples/gallery.py $(if $(ONLY),--only $(ONLY)) $(if $(DATA),--data $(DATA))
 
 clean: ## remove everything made, except .venv and the trained models in runs/
 	@rm -rf build dist demo-run *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks

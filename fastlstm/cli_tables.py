@@ -74,19 +74,121 @@ def verdicts(report: Report) -> Group:
     return Group(_titled("Every road against the float64 reference", table), *notes)
 
 
+# The figures of a table of scores: key, heading, how it is shown. The ratio is to the last value.
+FIGURES = (
+    ("rmse", "RMSE", "#.4g"),
+    ("mae", "MAE", "#.4g"),
+    ("smape", "sMAPE\n%", "#.3g"),
+    ("mase", "MASE", "#.3g"),
+    ("scaled_mse", "scaled\nMSE", "#.3g"),
+    ("accuracy", "accu-\nracy", ".4f"),
+    ("ratio", "ratio", ".3f"),
+)
+# A stream that is so much worse than fresh windows has left what the model was trained on.
+COLLAPSED = 1.5
+# Of a forecast of hundreds of steps so many are listed.
+SHOWN_HORIZONS = 8
+
+
 def scores(title: str, figures: Mapping[str, Any]) -> Group:
-    """Our errors beside the naive ones, one row for each target column and one for all."""
+    """A model's errors as it was judged, beside its baselines, with what there is to say of them.
+
+    One row for each way of running it and each baseline; below, the target columns and the errors
+    by steps ahead where there are several.
+    """
+    ways = {way: figures[way] for way in ("streamed", "windowed") if way in figures}
+    if len(ways) < 2:
+        ways = {figures.get("protocol", "streamed"): figures}
+    rows = {f"model, {way}": row for way, row in ways.items()}
+    if "before" in figures:
+        rows["untrained"] = figures["before"]
+    rows |= figures.get("baselines", {})
+    rows.setdefault(
+        "last value", {"rmse": figures["naive_rmse"], "mae": figures["naive_mae"], "ratio": 1.0}
+    )
+    naive = figures["naive_rmse"]
+    # A way's own figures lack the ratio.
+    rated = {
+        name: {**row, "ratio": row["rmse"] / naive if naive and row["rmse"] is not None else None}
+        for name, row in rows.items()
+    }
     unit = f" ({figures['unit']})" if figures.get("unit") else ""
-    table = _table(["error"], ["model", "last value", "ratio"])
-    for name, row in (("", figures), *figures.get("columns", {}).items()):
-        of = f" of {name}" if name else ""
-        for label, key in (("RMSE", "rmse"), ("MAE", "mae")):
-            ours, naive = row[key], row[f"naive_{key}"]
-            ratio = ours / naive if naive else None
-            table.add_row(
-                escape(label + of), f"{ours:#.4g}", f"{naive:#.4g}", _figure(ratio, ".3f")
-            )
-    return _titled(f"{title}: {figures['series']}, {figures['steps']} steps{unit}", table)
+    steps, ahead = f"{figures['steps']} forecasts", figures.get("ahead", 1)
+    if "by_horizon" in figures:
+        ahead = figures["by_horizon"][-1]["ahead"]
+    if ahead > 1:
+        steps += f" of {ahead} steps"
+    tables: list[Any] = [_figures(f"{title}: {figures['series']}, {steps}{unit}", "", rated)]
+    if "columns" in figures:
+        tables.append(_figures("By column", "column", figures["columns"]))
+    if len(figures.get("by_horizon", ())) > 1:
+        tables.append(_horizons(figures["by_horizon"]))
+    return Group(*tables, *(Text(note) for note in _notes(figures)))
+
+
+def _figures(title: str, heading: str, rows: Mapping[str, Mapping[str, Any]]) -> Group:
+    """One row for each forecaster; a figure that nobody has gets no column."""
+    shown = [f for f in FIGURES if any(row.get(f[0]) is not None for row in rows.values())]
+    table = _table([heading], [name for _, name, _ in shown])
+    for name, row in rows.items():
+        table.add_row(escape(name), *(_figure(row.get(key), form) for key, _, form in shown))
+    return _titled(title, table)
+
+
+def _horizons(rows: list[dict[str, Any]]) -> Group:
+    """Errors at some of the steps ahead, the first and the last among them."""
+    count = min(SHOWN_HORIZONS, len(rows))
+    picked = sorted({round(k * (len(rows) - 1) / max(1, count - 1)) for k in range(count)})
+    table = _table((), ("steps\nahead", "RMSE", "MAE", "RMSE of\nlast value", "ratio"))
+    for row in (rows[k] for k in picked):
+        rmse, naive = row["rmse"], row["naive_rmse"]
+        ratio = rmse / naive if naive and rmse is not None else None
+        table.add_row(
+            str(row["ahead"]),
+            *(_figure(value, "#.4g") for value in (rmse, row["mae"], naive)),
+            _figure(ratio, ".3f"),
+        )
+    return _titled("By steps ahead", table)
+
+
+def _notes(figures: Mapping[str, Any]) -> Iterable[str]:
+    """What is to be said below the table."""
+    streamed, windowed = (figures.get(way, {}).get("rmse") for way in ("streamed", "windowed"))
+    if streamed and windowed and streamed > COLLAPSED * windowed:
+        yield (
+            f"Streamed, the RMSE is {streamed / windowed:.2f} times that of fresh windows: this "
+            "model does not bear a stream that is longer than its windows. Train with windows.loss_at"
+            ' = "every", longer windows or windows.stateful before it follows a live series.'
+        )
+    if "coverage" in figures:
+        yield (
+            f"Between the outermost quantiles lies {figures['coverage']:.1%} of the truth, "
+            f"nominally {figures['coverage_nominal']:.1%}; pinball loss {figures['pinball']:#.4g}."
+        )
+    if figures.get("published"):
+        metric = figures.get("metric", "")
+        others = ", ".join(f"{name} {value:g}" for name, value in figures["published"].items())
+        yield f"{metric} here: {_figure(figures.get(metric), '#.4g')}; published: {others}."
+    if figures.get("selected_on") == "test":
+        yield "The best epoch was chosen on the test part: these figures flatter the model."
+
+
+def variants(figures: Mapping[str, Any]) -> Group:
+    """One row for each variant of a recipe, beside the last value and what is published."""
+    found = figures["variants"]
+    rows = {
+        name + (" (best)" if name == figures.get("best") else ""): row
+        for name, row in found.items()
+    }
+    tables: list[Any] = [_figures(f"Variants of {figures['recipe']}", "variant", rows)]
+    for name, row in found.items():
+        tables += [Text(f"{name}: {note}") for note in _notes(row)]
+    return Group(*tables)
+
+
+def recipes(found: Mapping[str, str]) -> Group:
+    """The ready recipes, and what each is for."""
+    return pairs("Ready recipes", found)
 
 
 def timings(result: Result) -> list[Group]:
