@@ -111,7 +111,8 @@ def _check_file(path: Path) -> None:
 
 def _read_csv(path: Path) -> Rows:
     # The whole file decides a column's type: the first hundred rows may look whole-numbered.
-    return Rows(pl.read_csv(path, infer_schema_length=None))
+    # "NaN" it knows as a number; NumPy and C write it small.
+    return Rows(pl.read_csv(path, infer_schema_length=None, null_values=["nan", "-nan"]))
 
 
 def _read_parquet(path: Path) -> Rows:

@@ -1,4 +1,4 @@
-"""Series: the same values from every format, splits by time, scaling, and each fault's message."""
+"""Series: the same values from every format, many sequences, and each fault's message."""
 
 import numpy as np
 import polars as pl
@@ -6,7 +6,8 @@ import pytest
 
 from fastlstm.errors import SeriesError
 from fastlstm.train.recipe import load_recipe
-from fastlstm.train.series import fit_scaling, generate, load_series, read_series, split
+from fastlstm.train.recipe_tables import SeriesTable
+from fastlstm.train.series import load_series, read_series
 
 VALUES = np.array([[1.0, 10.0], [2.5, 20.0], [-3.0, 15.0]])
 
@@ -77,27 +78,78 @@ def test_dates_become_the_time_axis(write):
         (
             "a,b\n1,2\n,2\n3,2\n,2\n",
             {"inputs": ["a"]},
-            "column a has 2 missing or infinite values, the first (None) in row 2: fill or drop",
+            "column a has 2 missing or infinite values, the first (None) in row 2: fill or drop "
+            'them before training, or set `missing` in the recipe\'s [series] to "drop" for '
+            'leaving out such rows or "interpolate" for filling them in',
         ),
         ("a\n1\nNaN\n", {}, "column a has 1 missing or infinite value, the first (nan) in row 2"),
         (
             "a\n1\n2\ninf\n",
             {},
-            "column a has 1 missing or infinite value, the first (inf) in row 3",
+            "column a has 1 missing or infinite value, the first (inf) in row 3: correct them",
         ),
         (
             "a\n1\n1e39\n",
             {},
             "column a has 1 value too large for float32, the first (1e+39) in row 2",
         ),
-        ("t,a\n1,1\n3,1\n2,1\n", {"time": "t"}, "time column t must increase from row to row"),
+        (
+            "t,a\n1,1\n3,1\n2,1\n",
+            {"time": "t"},
+            "time column t must increase from row to row, with no empty row in it; row 3 holds 2 "
+            "after 3: sort the file by it and remove doubled or empty rows",
+        ),
         ("t,a\n1,1\n1,1\n", {"time": "t"}, "time column t must increase"),
+        (
+            "t,a\n2001-01-01,1\n,1\n",
+            {"time": "t"},
+            "time column t must increase from row to row, with no empty row in it; row 2 holds "
+            "None after 2001-01-01 00:00:00: sort",
+        ),
         (
             "t,a\n2001-01-01,1\nyesterday,1\n",
             {"time": "t"},
             "time column t: row 2 holds 'yesterday', which is no ISO date such as 2001-12-29",
         ),
         ("a,b\n1,2\n1,2,3,4\n", {"inputs": ["a"]}, "cannot be read as csv: "),
+        (
+            "1,2\n1,2,3,4\n",
+            {"inputs": ["1"]},
+            '; where each line is a sequence of its own, set layout = "lines" in the recipe\'s',
+        ),
+        (
+            "t,i,k,a\n1,1,1,1\n",
+            {"time": "t", "sequence": "s"},
+            "no column s; this file has t, i, k, a: name one",
+        ),
+        (
+            "t,i,k,a\n1,1,1,1\n",
+            {"time": "t", "sequence": "i"},
+            "expected one column to read, found 2 (k, a): say which",
+        ),
+        (
+            "i,a\nx,1\n,2\n",
+            {"sequence": "i"},
+            "sequence column i is empty in row 2: each row must say which sequence it belongs to",
+        ),
+        (
+            "i,a\nx,1\nx,2\ny,1\nx,2\n",
+            {"sequence": "i"},
+            "sequence column i: row 4 belongs to x, which begins in row 1 and had ended: the rows "
+            "of one sequence must lie together; sort the file by i, each in its order of time",
+        ),
+        (
+            "i,t,a\n7,1,1\n8,1,2\n8,2,1\n7,2,2\n",
+            {"sequence": "i", "time": "t"},
+            "row 4 belongs to 7, which begins in row 1 and had ended: the rows of one sequence "
+            "must lie together; sort the file by i and t",
+        ),
+        (
+            "i,t,a\n7,1,1\n7,2,2\n8,1,1\n8,1,2\n",
+            {"sequence": "i", "time": "t"},
+            "time column t must increase from row to row of a sequence, with no empty row in it; "
+            "row 4 holds 1 after 1: sort",
+        ),
     ],
 )
 def test_each_fault_of_a_csv_names_the_thing_and_the_remedy(write, text, options, message):
@@ -120,8 +172,11 @@ def test_faults_of_other_files(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([{}, None]), allow_pickle=True)
     with pytest.raises(SeriesError, match=r"objects\.npy: cannot be read as npy: Object arrays"):
         read_series(tmp_path / "objects.npy")
-    np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
-    with pytest.raises(SeriesError, match=r"\(time,\) or \(time, columns\), found \(2, 2, 2\)"):
+    np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2, 2)))
+    with pytest.raises(
+        SeriesError,
+        match=r"\(time,\), \(time, columns\) or \(sequences, time, columns\), found \(2, 2, 2, 2\)",
+    ):
         read_series(tmp_path / "cube.npy")
     np.savez(tmp_path / "uneven.npz", a=np.zeros(2), b=np.zeros(3))
     with pytest.raises(SeriesError, match="arrays of one length, found a 2, b 3"):
@@ -134,84 +189,6 @@ def test_faults_of_other_files(tmp_path):
         read_series(tmp_path / "words.npy")
 
 
-def recipe_for(path, **overrides):
-    return load_recipe("sine", data=path, overrides=overrides)
-
-
-def test_the_split_is_by_time(write):
-    path = write("a\n" + "\n".join(map(str, range(200))) + "\n")
-    recipe = recipe_for(path, **{"windows.length": 30})
-    parts = split(load_series(recipe.series), recipe)
-    assert (parts.train, parts.validation, parts.test) == (140, 170, 200)
-
-
-def test_a_series_shorter_than_its_window(write):
-    recipe = recipe_for(write("a\n" + "1\n2\n" * 50))
-    with pytest.raises(
-        SeriesError,
-        match=r"data: the training part has 70 of the series' 100 samples, shorter than one "
-        r"window, which needs 101 \(windows\.length 100 \+ windows\.horizon 1\): give a longer "
-        r"series or a smaller windows\.length",
-    ):
-        split(load_series(recipe.series), recipe)
-
-
-def test_a_series_too_short_for_its_parts(write):
-    recipe = recipe_for(write("a\n1\n2\n3\n"), **{"windows.length": 1, "windows.warm_up": 0})
-    with pytest.raises(SeriesError, match="3 samples leave the validation or the test part empty"):
-        split(load_series(recipe.series), recipe)
-
-
-def test_scaling_knows_the_training_part_only(write):
-    train = np.random.default_rng(0).normal(50, 7, 140)
-    found = []
-    for rest in (np.zeros(60), np.full(60, 1e6)):
-        values = np.concatenate([train, rest])
-        path = write("a\n" + "\n".join(map(repr, values.tolist())) + "\n")
-        recipe = recipe_for(path)
-        series = load_series(recipe.series)
-        found.append(fit_scaling(series, split(series, recipe)))
-    for scaling in found:
-        assert scaling.input_mean == pytest.approx([train.mean()], abs=1e-12)
-        assert scaling.input_deviation == pytest.approx([train.std()], abs=1e-12)
-        assert scaling.target_mean == scaling.input_mean
-    assert found[0].input_mean == found[1].input_mean
-    assert found[0].input_deviation == found[1].input_deviation
-
-
-def test_a_constant_column_has_no_scale(write):
-    path = write("a,b\n" + "".join(f"{k},0.1\n" for k in range(200)))
-    recipe = recipe_for(path, **{"series.input": ["a", "b"], "series.target": "a"})
-    series = load_series(recipe.series)
-    with pytest.raises(SeriesError, match=r"data: column b is constant \(0\.1\) .* 140 samples"):
-        fit_scaling(series, split(series, recipe))
-
-
-def test_the_sine_is_the_formula_plus_seeded_noise():
-    options = {"series.generator.noise": 0.0}
-    series = generate(load_recipe("sine", overrides=options).series.generator)
-    t = np.arange(2000)
-    expected = np.sin(2 * np.pi * t / 40) + np.sin(2 * np.pi * t / 17) / 2
-    np.testing.assert_allclose(series.inputs[:, 0], expected, atol=1e-12)
-    noisy = [generate(load_recipe("sine").series.generator).inputs for _ in range(2)]
-    assert np.array_equal(*noisy)
-    assert 0.018 < (noisy[0][:, 0] - expected).std() < 0.022
-
-
-def test_mackey_glass_solves_its_equation():
-    options = {"series.generator": {"kind": "mackey_glass", "samples": 600}}
-    x = generate(load_recipe("sine", overrides=options).series.generator).inputs[:, 0]
-    assert x.shape == (600,)
-    # The integral form over one unit, by Simpson's rule on samples two apart.
-    t = np.arange(40, 590)
-
-    def slope(k):
-        return 0.2 * x[k - 17] / (1 + x[k - 17] ** 10) - 0.1 * x[k]
-
-    moved = (slope(t) + 4 * slope(t + 1) + slope(t + 2)) / 3
-    np.testing.assert_allclose(x[t + 2] - x[t], moved, atol=0.01)
-
-
 def test_the_example_files_are_whole():
     co2, sunspots = (load_series(load_recipe(name).series) for name in ("co2", "sunspots"))
     assert (len(co2), len(sunspots)) == (2284, 309)
@@ -220,3 +197,132 @@ def test_the_example_files_are_whole():
     # First and last figures of the originals.
     assert (co2.inputs[0, 0], co2.inputs[-1, 0]) == (316.1, 371.5)
     assert (sunspots.inputs[0, 0], sunspots.inputs[-1, 0]) == (5.0, 2.9)
+
+
+def test_each_id_is_a_sequence(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "id": ["b", "b", "b", "a", "a", "c"],
+            "t": [1, 2, 3, 1, 2, 9],
+            "x": [1.0, 2, 3, 4, 5, 6],
+            "y": [6.0, 5, 4, 3, 2, 1],
+            "hour": [0, 1, 2, 3, 4, 5],
+        }
+    )
+    frame.write_csv(tmp_path / "data.csv")
+    frame.write_parquet(tmp_path / "data.parquet")
+    for name in ("data.csv", "data.parquet"):
+        table = SeriesTable(
+            path=str(tmp_path / name),
+            sequence="id",
+            time="t",
+            input=("x", "y"),
+            target="y",
+            known_ahead=("hour",),
+        )
+        series = load_series(table)
+        assert series.lengths == (3, 2, 1)
+        assert series.inputs.tolist() == [[1, 6], [2, 5], [3, 4], [4, 3], [5, 2], [6, 1]]
+        assert series.targets[:, 0].tolist() == [6, 5, 4, 3, 2, 1]
+        assert series.known[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+        assert (series.known_columns, series.time_name) == (("hour",), "t")
+        assert series.time.tolist() == [1, 2, 3, 1, 2, 9]
+    # The one column there is beside time, ids and what is known.
+    frame.drop("y").write_csv(tmp_path / "data.csv")
+    series = read_series(tmp_path / "data.csv", sequence="id", time="t", known=["hour"])
+    assert series.input_columns == series.target_columns == ("x",)
+    # Without a time, each sequence counts its own steps.
+    series = read_series(tmp_path / "data.csv", sequence="id", inputs=["x"])
+    assert series.time.tolist() == [0, 1, 2, 0, 1, 0]
+
+
+def test_an_array_of_several_sequences(tmp_path):
+    cube = np.random.default_rng(0).normal(size=(4, 5, 3))
+    np.save(tmp_path / "cube.npy", cube)
+    series = read_series(tmp_path / "cube.npy", inputs=["0", "2"], targets=["1"])
+    assert series.lengths == (5, 5, 5, 5)
+    assert np.array_equal(series.inputs.reshape(4, 5, 2), cube[:, :, [0, 2]])
+    assert np.array_equal(series.targets.reshape(4, 5, 1), cube[:, :, 1:2])
+    with pytest.raises(SeriesError, match=r"which sequence a row belongs to, found sequence = '0'"):
+        read_series(tmp_path / "cube.npy", inputs=["1"], sequence="0")
+
+
+def test_each_line_is_a_sequence(write):
+    path = write("\ufeff1,2.5,-3\n\n 4 , 5e1\n   \n6,7,8,9\r\n", "balls.csv")
+    series = read_series(path, layout="lines")
+    assert series.lengths == (3, 2, 4)
+    assert series.inputs[:, 0].tolist() == [1, 2.5, -3, 4, 50, 6, 7, 8, 9]
+    assert series.targets is series.inputs
+    assert series.input_columns == series.target_columns == ("balls",)
+    assert series.time.tolist() == [0, 1, 2, 0, 1, 0, 1, 2, 3]
+    named = load_series(SeriesTable(path=str(path), layout="lines", input="position", name="B"))
+    assert named.target_columns == ("position",)
+    assert named.name == "B"
+    # Another ending is no hindrance: a text file is read as CSV.
+    assert read_series(write("1,2\n", "data.txt"), layout="lines").lengths == (2,)
+
+
+def test_ten_thousand_lines_of_any_length(write):
+    lengths = np.random.default_rng(0).integers(2, 11, 10_000)
+    values = np.random.default_rng(1).integers(-99, 99, lengths.sum())
+    pieces = np.split(values, np.cumsum(lengths)[:-1])
+    path = write("".join(",".join(map(str, piece)) + "\n" for piece in pieces))
+    series = read_series(path, layout="lines")
+    assert series.lengths == tuple(lengths)
+    assert np.array_equal(series.inputs[:, 0], values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "1,2\n\n3,4,oops,5\n",
+            "line 3: expected finite numbers with commas between them, found 'oops' in place 3: "
+            'correct or remove the line (there is no header where layout = "lines")',
+        ),
+        ("x,y\n1,2\n", "line 1: expected finite numbers with commas between them, found 'x' in pl"),
+        (
+            "1,2\n3,4,\n",
+            "line 2: expected finite numbers with commas between them, found nothing i",
+        ),
+        ("1,nan\n", "line 1: expected finite numbers with commas between them, found 'nan' in pla"),
+        ("1,2\n1,-inf\n", "line 2: expected finite numbers with commas between them, found '-inf'"),
+        ("1,1_000\n", "line 1: expected finite numbers with commas between them, found '1_000'"),
+        ("1;2;3\n", "line 1: expected finite numbers with commas between them, found '1;2;3' in p"),
+        (
+            "1,2\n\n\n7\n",
+            "line 4: expected at least 2 numbers, one to predict another from, found 1: remove",
+        ),
+        ("1,1e39\n", "column data has 1 value too large for float32, the first (1e+39) in row 2"),
+        ("", "the file is empty: expected one sequence in each line"),
+        ("\n  \n", "the file is empty: expected one sequence in each line"),
+    ],
+)
+def test_each_fault_of_a_line_names_the_line(write, text, message):
+    path = write(text)
+    with pytest.raises(SeriesError) as error:
+        read_series(path, layout="lines")
+    assert str(error.value).startswith(f"{path}: ")
+    assert message in str(error.value)
+
+
+def test_lines_have_one_column_and_nothing_beside_it(write, tmp_path):
+    path = write("1,2\n3,4\n")
+    for options in (
+        {"inputs": ["a", "b"]},
+        {"inputs": ["a"], "targets": ["b"]},
+        {"time": "t"},
+        {"sequence": "s"},
+        {"known": ["hour"]},
+    ):
+        with pytest.raises(SeriesError, match='layout = "lines" has one column, which is both'):
+            read_series(path, layout="lines", **options)
+    for name in ("a.npy", "a.parquet"):
+        write("1,2\n", name)
+        with pytest.raises(SeriesError, match=r'expected a CSV file, found .*layout = "lines" is'):
+            read_series(tmp_path / name, layout="lines")
+    with pytest.raises(SeriesError, match=r"absent\.csv: no such file"):
+        read_series(tmp_path / "absent.csv", layout="lines")
+    (tmp_path / "latin.csv").write_bytes(b"1,2\n\xff\xfe\n")
+    with pytest.raises(SeriesError, match=r"latin\.csv: cannot be read as csv: 'utf-8' codec"):
+        read_series(tmp_path / "latin.csv", layout="lines")
