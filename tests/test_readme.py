@@ -16,7 +16,7 @@ from fastlstm import reference
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "docs" / "kernels.md"]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -254,14 +254,40 @@ class Stranger:
         def affine(x, state):
             return own["scale"] * x + own["shift"]
 
-        kinds = {"LSTM": lstm, "GRU": gru, "RNN": rnn, "Dense": dense, "Affine": affine}
+        def layer_norm(x, state):
+            m = x.sum() / len(x)
+            v = ((x - m) * (x - m)).sum() / len(x)
+            return (x - m) / np.sqrt(v + about["eps"]) * own["weight"] + own.get("bias", 0)
+
+        def difference(x, state):
+            last = state.get("x", own.get("x0", np.zeros(about["size"])))
+            state["x"] = x
+            return x - last
+
+        kinds = {
+            "LSTM": lstm,
+            "GRU": gru,
+            "RNN": rnn,
+            "Dense": dense,
+            "Affine": affine,
+            "LayerNorm": layer_norm,
+            "Difference": difference,
+        }
         state = {}
         return lambda x: kinds[kind](x, state)
 
     def run(self, x):
         rows = x.astype(np.float64)
-        for k in range(len(self.document["layers"])):
-            rows = self.layer(k)(rows)
+        inputs = []
+        for k, about in enumerate(self.document["layers"]):
+            inputs.append(rows)
+            if about["kind"] == "Residual":
+                source = inputs[k - about["back"]]
+                rows = np.stack(
+                    [rows[:, j] + source[:, c] for j, c in enumerate(about["columns"])], 1
+                )
+            else:
+                rows = self.layer(k)(rows)
         return rows
 
 
@@ -282,6 +308,16 @@ READ_BY_A_STRANGER = {
     "peepholes": (cases.recurrent("LSTM", 3, 7, peephole=True, projection=3, initial=True),),
     "reset": (cases.recurrent("GRU", 3, 7, reset="before"),),
     "reset, no bias": (cases.recurrent("GRU", 3, 7, reset="before", bias=False),),
+    "differences, norms and residuals": (
+        fastlstm.Difference(3, np.array([0.5, -1, 2], np.float32)),
+        cases.recurrent("LSTM", 3, 7),
+        fastlstm.LayerNorm(cases.dense(1, 7).weight[:, 0], cases.dense(1, 7).bias, 1e-3),
+        fastlstm.LayerNorm(cases.dense(1, 7).weight[:, 0]),
+        cases.dense(7, 5),
+        fastlstm.Residual(5, (2, 2, 0, 1, 2)),
+        cases.dense(5, 5, "tanh"),
+        fastlstm.Residual(1, (0, 1, 2, 3, 4)),
+    ),
     "both ways": (
         cases.bidirectional("LSTM", 3, 7, projection=2, peephole=True, initial=True),
         cases.bidirectional("GRU", 4, 5, reset="before", bias=False),
