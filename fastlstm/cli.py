@@ -24,7 +24,7 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
-from fastlstm import cli_bench, cli_train, cli_warmup
+from fastlstm import cli_bench, cli_evaluate, cli_train, cli_warmup
 from fastlstm.cli_output import complain, console, room_for, telling, write_json
 from fastlstm.errors import FastLSTMError
 
@@ -55,14 +55,6 @@ class Target(StrEnum):
 
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
-Data = Annotated[
-    Path, typer.Option("--data", help="The series: CSV, Parquet or NumPy (.npy, .npz).")
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="A column to read; give it again for each input."),
-]
-Time = Annotated[str | None, typer.Option("--time", help="The column that holds the time.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here, as JSON.")]
 
 
@@ -102,75 +94,40 @@ def _app(
 app.command(epilog=cli_train.EXAMPLE)(cli_train.train)
 
 
-@app.command(epilog="Example: fastlstm evaluate model.safetensors --data new.csv --column sunspots")
-def evaluate(
-    model: ModelFile,
-    data: Data,
-    columns: Columns = None,
-    time: Time = None,
-    json_file: Json = None,
-) -> None:
-    """Stream a series through a model and measure its error beside the naive last value."""
-    import fastlstm
-    from fastlstm import cli_series, cli_tables
-    from fastlstm import train as training
-
-    room_for(json_file)
-    network = fastlstm.load(model)
-    figures = training.evaluate(network, cli_series.read(network, data, columns, time))
-    console().print(cli_tables.scores("Evaluated", figures))
-    write_json(json_file, figures)
-
-
-@app.command(
-    epilog="Example: fastlstm forecast model.safetensors --data sunspots.csv --time year -n 22"
-)
-def forecast(
-    model: ModelFile,
-    data: Data,
-    steps: Annotated[int, typer.Option("-n", "--steps", min=1, help="How many steps ahead.")],
-    columns: Columns = None,
-    time: Time = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Write CSV here; else to the screen.")
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the forecast here (.png).")
-    ] = None,
-) -> None:
-    """Stream a series in, then go on from its end: each prediction is the next input."""
-    import fastlstm
-    from fastlstm import cli_series
-
-    room_for(output, plot)
-    network = fastlstm.load(model)
-    series = cli_series.read(network, data, columns, time)
-    continued = cli_series.carry_on(network, series, steps)
-    if output is None:
-        sys.stdout.write(continued.csv())
-    else:
-        output.write_text(continued.csv(), "utf-8")
-        print(f"wrote {output}")
-    if plot is not None:
-        continued.plot(plot)
-        print(f"wrote {plot}", file=sys.stderr if output is None else sys.stdout)
+app.command(epilog=cli_evaluate.EVALUATE)(cli_evaluate.evaluate)
+app.command(epilog=cli_evaluate.FORECAST)(cli_evaluate.forecast)
 
 
 @app.command(
     epilog="Example: (echo 0.1; echo 0.2) | fastlstm stream model.safetensors",
 )
-def stream(model: ModelFile) -> None:
+def stream(
+    model: ModelFile,
+    sequences: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequences/--samples",
+            help="Whether a line is a whole sequence or one sample; as the model was trained "
+            "unless told.",
+        ),
+    ] = None,
+) -> None:
     """Read samples from standard input, one a line, and write one prediction a line as they come.
 
     The values of a sample stand on one line, separated by commas or spaces. Blank lines and lines
     that begin with # are skipped. A bad line is reported on standard error with its number and the
     stream goes on as if it had not come; the exit code is then 1 at the end, and 0 if every line
     was good.
+
+    With --sequences each line is a whole sequence of one column, of any length, such as 3,5,7: the
+    answer is the output after its last number, and the next line begins anew.
     """
     import fastlstm
     from fastlstm import cli_stream
 
-    bad = cli_stream.relay(fastlstm.load(model).stream(), complain)
+    live = fastlstm.load(model).stream()
+    whole = cli_stream.takes_sequences(live.model) if sequences is None else sequences
+    bad = cli_stream.relay(live, complain, sequences=whole)
     if bad:
         raise typer.Exit(1)
 

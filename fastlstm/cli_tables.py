@@ -82,8 +82,10 @@ FIGURES = (
     ("mase", "MASE", "#.3g"),
     ("scaled_mse", "scaled\nMSE", "#.3g"),
     ("accuracy", "accu-\nracy", ".4f"),
-    ("ratio", "ratio", ".3f"),
+    ("ratio", "ratio", "#.3g"),
 )
+# Of values near 0 the accuracy has no bottom, and its digits no meaning.
+LEAST_ACCURACY = -9.9
 # A stream that is so much worse than fresh windows has left what the model was trained on.
 COLLAPSED = 1.5
 # Of a forecast of hundreds of steps so many are listed.
@@ -114,7 +116,8 @@ def scores(title: str, figures: Mapping[str, Any]) -> Group:
     }
     unit = f" ({figures['unit']})" if figures.get("unit") else ""
     steps, ahead = f"{figures['steps']} forecasts", figures.get("ahead", 1)
-    if "by_horizon" in figures:
+    rolled = figures.get("backtest")
+    if "by_horizon" in figures and rolled is None:
         ahead = figures["by_horizon"][-1]["ahead"]
     if ahead > 1:
         steps += f" of {ahead} steps"
@@ -122,7 +125,8 @@ def scores(title: str, figures: Mapping[str, Any]) -> Group:
     if "columns" in figures:
         tables.append(_figures("By column", "column", figures["columns"]))
     if len(figures.get("by_horizon", ())) > 1:
-        tables.append(_horizons(figures["by_horizon"]))
+        origins = f", each forecast fed back, {rolled['steps']} origins" if rolled else ""
+        tables.append(_horizons(f"By steps ahead{origins}", figures["by_horizon"]))
     return Group(*tables, *(Text(note) for note in _notes(figures)))
 
 
@@ -131,11 +135,16 @@ def _figures(title: str, heading: str, rows: Mapping[str, Mapping[str, Any]]) ->
     shown = [f for f in FIGURES if any(row.get(f[0]) is not None for row in rows.values())]
     table = _table([heading], [name for _, name, _ in shown])
     for name, row in rows.items():
-        table.add_row(escape(name), *(_figure(row.get(key), form) for key, _, form in shown))
+        found = [_figure(row.get(key), form) for key, _, form in shown]
+        for k, (key, *_) in enumerate(shown):
+            value = row.get(key)
+            if key == "accuracy" and value is not None and value < LEAST_ACCURACY:
+                found[k] = f"< {LEAST_ACCURACY}"
+        table.add_row(escape(name), *found)
     return _titled(title, table)
 
 
-def _horizons(rows: list[dict[str, Any]]) -> Group:
+def _horizons(title: str, rows: list[dict[str, Any]]) -> Group:
     """Errors at some of the steps ahead, the first and the last among them."""
     count = min(SHOWN_HORIZONS, len(rows))
     picked = sorted({round(k * (len(rows) - 1) / max(1, count - 1)) for k in range(count)})
@@ -148,7 +157,7 @@ def _horizons(rows: list[dict[str, Any]]) -> Group:
             *(_figure(value, "#.4g") for value in (rmse, row["mae"], naive)),
             _figure(ratio, ".3f"),
         )
-    return _titled("By steps ahead", table)
+    return _titled(title, table)
 
 
 def _notes(figures: Mapping[str, Any]) -> Iterable[str]:
@@ -157,8 +166,8 @@ def _notes(figures: Mapping[str, Any]) -> Iterable[str]:
     if streamed and windowed and streamed > COLLAPSED * windowed:
         yield (
             f"Streamed, the RMSE is {streamed / windowed:.2f} times that of fresh windows: this "
-            "model does not bear a stream that is longer than its windows. Train with windows.loss_at"
-            ' = "every", longer windows or windows.stateful before it follows a live series.'
+            "model does not bear a stream longer than its windows. Before it follows a live "
+            'series, train with windows.loss_at = "every", longer windows or windows.stateful.'
         )
     if "coverage" in figures:
         yield (

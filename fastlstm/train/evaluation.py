@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,14 @@ class Forecasts:
     def predicted(self) -> Floats:
         """The same without quantiles, the median alone: (origins, ahead, targets)."""
         return self.all_quantiles[..., self.layout.median]
+
+
+class Judged(NamedTuple):
+    """A series, a model's forecasts of it, and their figures."""
+
+    series: Series
+    forecasts: Forecasts
+    figures: dict[str, Any]
 
 
 def make_forecasts(
@@ -158,6 +166,17 @@ def evaluate(
     there are those of metrics.errors and `baselines`; what takes the training part's measures and
     cannot be told without is None. Raises SeriesError where sizes do not fit.
     """
+    return judge(model, source, columns, period=period).figures
+
+
+def judge(
+    model: Model,
+    source: Recipe | Series | str | Path,
+    columns: Sequence[str] | None = None,
+    *,
+    period: int | None = None,
+) -> Judged:
+    """As `evaluate`, with the series and the forecasts that the figures are of."""
     known = model.metadata
     layout = Layout.of_metadata(known, model.output_size)
     yardstick = Yardstick.of_metadata(known)
@@ -174,16 +193,42 @@ def evaluate(
         )
         period = period or table.period
     else:
-        series = source if isinstance(source, Series) else _read(model, source, columns)
+        series = source if isinstance(source, Series) else read_for(model, source, columns)
         segments = whole(series, layout)
     check_sizes(model, series, layout)
-    window = known.get("window")
-    forecasts = make_forecasts(
-        model, series, segments, layout, window=window, loss_at=known.get("loss_at", "every")
-    )
+    window, loss_at = known.get("window"), known.get("loss_at", "every")
+    forecasts = make_forecasts(model, series, segments, layout, window=window, loss_at=loss_at)
     figures = describe(forecasts, series, yardstick)
     figures["baselines"] = naive_figures(forecasts, series, yardstick, period)
-    return figures
+    return Judged(series, forecasts, figures)
+
+
+def read_for(
+    model: Model,
+    path: str | Path,
+    columns: Sequence[str] | None = None,
+    *,
+    time: str | None = None,
+    sequence: str | None = None,
+    lines: bool = False,
+) -> Series:
+    """Read a file for a model: the columns asked for or, without any, those that it names.
+
+    `time` and `sequence` name the columns of those, `lines` reads one sequence a line. Raises
+    SeriesError where a column is not there.
+    """
+    known = model.metadata
+    layout = Layout.of_metadata(known, model.output_size)
+    ahead = tuple(known.get("known_columns", ()))
+    if lines:
+        return read_series(path, layout="lines", time=time, sequence=sequence)
+    inputs, targets = columns or known.get("input_columns"), known.get("target_columns")
+    if columns and (len(columns) == layout.targets or targets is None):
+        # The columns asked for are also what is predicted, unless the model says otherwise.
+        targets = None
+    return read_series(
+        path, inputs=inputs, targets=targets, known=ahead, time=time, sequence=sequence
+    )
 
 
 def whole(series: Series, layout: Layout) -> tuple[Segment, ...]:
@@ -239,13 +284,3 @@ def _beside(
         # Of a series that never moves the last value is a perfect guess.
         "ratio": rmse / naive_rmse if rmse is not None and naive_rmse else None,
     }
-
-
-def _read(model: Model, path: str | Path, columns: Sequence[str] | None) -> Series:
-    """The columns asked for or, without any, the ones that the model names."""
-    targets = model.metadata.get("target_columns")
-    if columns:
-        # The columns asked for are also what is predicted, unless the model says otherwise.
-        alike = len(columns) == model.output_size
-        return read_series(path, inputs=columns, targets=None if alike else targets)
-    return read_series(path, inputs=model.metadata.get("input_columns"), targets=targets)

@@ -46,9 +46,12 @@ class Yardstick:
         """Measured over the training part; `period` 0 takes the one-step naive forecast."""
         rows = np.concatenate([np.arange(s.first, s.end) for s in segments])
         zeros = np.zeros(series.targets.shape[1])
+        deviation = series.targets[rows].std(0)
+        naive_mae = in_sample_naive_mae(series.targets, segments, max(1, period))
         return cls(
-            deviation=series.targets[rows].std(0),
-            naive_mae=in_sample_naive_mae(series.targets, segments, max(1, period)),
+            deviation=deviation,
+            # A series without noise repeats itself to the rounding, which is nothing to divide by.
+            naive_mae=np.where(naive_mae > 1e-9 * deviation, naive_mae, 0.0),
             mean=zeros if scaling is None else scaling.target_mean,
             scale=zeros + 1 if scaling is None else scaling.target_deviation,
             floor=floor,

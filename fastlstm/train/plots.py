@@ -126,7 +126,8 @@ def plot_forecast(
     _legend(above, columns=3)
     ratio = figures.get("ratio")
     said = "" if ratio is None else f", {ratio:.2f} of the naive RMSE"
-    above.set_title(f"{series.name}: held-out test part{said}", loc="left", pad=26)
+    part = ": held-out test part" if figures.get("part") == "test" else ""
+    above.set_title(f"{series.name}{part}{said}", loc="left", pad=26)
     below.axhline(0, color=_TRUTH, linewidth=0.6)
     below.plot(
         x,
@@ -273,8 +274,8 @@ def plot_learning_rates(
     ax.set_xscale("log")
     # One that diverges would leave nothing to see of the fall before it.
     tried = np.array(losses)[np.isfinite(losses)]
-    if len(tried) and (top := 4 * float(np.median(tried))) < tried.max():
-        ax.set_ylim(top=top)
+    if len(tried) and (top := 1.5 * float(np.median(tried))) < tried.max():
+        ax.set_ylim(0, top)
     ax.set_xlabel("learning rate")
     ax.set_ylabel("loss")
     _legend(ax)

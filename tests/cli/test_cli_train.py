@@ -13,10 +13,25 @@ import fastlstm
 def test_train_shows_the_metrics_that_it_writes_and_lists_the_files(trained):
     folder, out = trained
     metrics = json.loads((folder / "metrics.json").read_text())
-    (row,) = (line.split() for line in out.splitlines() if line.split()[:1] == ["RMSE"])
-    shown = [float(word) for word in row[1:]]
-    expected = [metrics["rmse"], metrics["naive_rmse"], metrics["rmse"] / metrics["naive_rmse"]]
-    np.testing.assert_allclose(shown, expected, rtol=1e-3)  # four digits are shown
+    keys = ("rmse", "mae", "smape", "mase", "scaled_mse", "accuracy")
+    shown = {line[:15].strip(): line[15:].split() for line in out.splitlines()}
+    naive = metrics["naive_rmse"]
+    for name, figures in (
+        ("model, streamed", metrics["streamed"]),
+        ("model, windowed", metrics["windowed"]),
+        ("untrained", metrics["before"]),
+        ("last value", metrics["baselines"]["last value"]),
+    ):
+        *words, ratio = shown[name]
+        assert [word != "-" for word in words] == [key in figures for key in keys]
+        known = [
+            (float(word), figures[key])
+            for word, key in zip(words, keys, strict=True)
+            if word != "-"
+        ]
+        # At least three digits are shown, of the accuracy four after the point.
+        np.testing.assert_allclose(*zip(*known, strict=True), rtol=5e-3, atol=1e-4)
+        np.testing.assert_allclose(float(ratio), figures["rmse"] / naive, rtol=5e-3)
     listed = [line.strip() for line in out.split("Files to look at:\n")[1].splitlines()]
     assert str(folder / "model.safetensors") in listed
     assert all(Path(name).is_file() for name in listed)
