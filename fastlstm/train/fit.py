@@ -22,7 +22,7 @@ from fastlstm.train.plots import plot_closed_loop
 from fastlstm.train.report import report
 from fastlstm.train.series import load_series
 from fastlstm.train.split import Parts, Scaling, fit_scaling, split
-from fastlstm.train.trainer import check_accelerator, is_main, surroundings, train
+from fastlstm.train.trainer import check_accelerator, is_main, surroundings, train, unwritten
 
 if TYPE_CHECKING:
     from fastlstm.model import Model
@@ -93,8 +93,11 @@ def fit(
             return FitResult(folder, _model(task.network, plan), {})
         _load_best(task, work)
         model = _model(task.network, plan)
-    metrics = _describe(task, plan, model, untrained, work)
-    run_folder.publish(work)
+    try:
+        metrics = _describe(task, plan, model, untrained, work)
+        run_folder.publish(work)
+    except OSError as error:
+        raise unwritten(error, work) from None
     return FitResult(folder, model, metrics)
 
 
@@ -264,8 +267,10 @@ def _draw_closed_loops(task: Task, plan: _Plan, folder: Path) -> None:
     task.on_forecast = draw
 
 
-def _load_best(task: Task, work: Path) -> None:
-    best = torch.load(work / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+def _load_best(task: Task, work: Path, name: str = "best") -> None:
+    """Take the weights of the best epoch, or of the last one, from their checkpoint."""
+    path = work / "checkpoints" / f"{name}.ckpt"
+    best = torch.load(path, map_location="cpu", weights_only=True)
     task.to("cpu", torch.float32).load_state_dict(best["state_dict"])
     task.network.eval()
 
@@ -275,13 +280,16 @@ def _salvage(task: Task, plan: _Plan, work: Path) -> str:
     if not (work / "checkpoints" / "best.ckpt").is_file() or not is_main():
         return ""
     _load_best(task, work)
-    path = _model(task.network, plan).save(work / "model.safetensors")
+    try:
+        path = _model(task.network, plan).save(work / "model.safetensors")
+    except OSError:  # the disk is full, and what has failed before says so
+        return ""
     return f"; the best network before that is in {path}"
 
 
 def _describe(task: Task, plan: _Plan, model: Model, untrained: Model, work: Path) -> Any:
     """Save the model, its figures on the test part and the plots."""
-    recipe, best = plan.recipe, task.best()
+    recipe, best = plan.recipe, task.kept()
     figures = report(
         recipe, model, untrained, plan.series, plan.parts, plan.scaling, task.history, work
     )

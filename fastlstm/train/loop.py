@@ -294,8 +294,10 @@ class Task(LightningModule):
             f"{', which clips nothing' if not training.gradient_clip else ''})"
         )
 
-    def best(self) -> dict[str, float]:
-        """The history's row of the best epoch."""
+    def kept(self) -> dict[str, float]:
+        """The history's row of the best epoch, or of the last one where the recipe keeps that."""
+        if self.recipe.training.keep == "last":
+            return self.history[-1]
         return min(self.history, key=lambda row: row["monitored"])
 
     def write_history(self) -> None:

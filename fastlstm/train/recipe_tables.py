@@ -258,7 +258,7 @@ class Training(Table):
     otherwise an epoch is so many batches. `loss` "relative" is |y - p| / (|y| + relative_floor), in
     scaled values; with quantiles the loss is theirs (pinball). The best epoch is the one whose
     `monitor` was best on the validation part: its loss, its accuracy, or the error of the
-    closed-loop forecast. `level_shift` moves each training window, inputs and targets alike, up or
+    closed-loop forecast; `keep` "last" takes the last epoch instead. `level_shift` moves each training window, inputs and targets alike, up or
     down by a random amount of at most so many deviations: a network learns then to follow a series
     beyond the levels that it was trained on. Only for series that predict their own inputs.
     `input_noise` is the deviation of what is added to the inputs in training, in scaled values.
@@ -275,6 +275,7 @@ class Training(Table):
     loss: Literal["mse", "mae", "huber", "relative"] = "mse"
     relative_floor: Positive = 1e-4
     monitor: Literal["loss", "accuracy", "closed_loop"] = "loss"
+    keep: Literal["best", "last"] = "best"
     # Lightning's bound; and past some thousands of threads torch ends the process.
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 1

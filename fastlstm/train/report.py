@@ -67,7 +67,7 @@ def report(
     figures |= {
         "published": dict(table.published),
         "metric": table.metric,
-        "selected_on": "validation" if parts.validation else "test",
+        "selected_on": _selected_on(recipe, parts),
     }
     far = forecasts if len(layout.ahead) > 1 else rolled
     plots.plot_loss(history, folder / "loss.png", series.name, _loss_name(recipe))
@@ -76,6 +76,13 @@ def report(
         plots.plot_fan(series, far, folder / "fan.png")
         plots.plot_horizon(series, far, folder / "horizon.png", table.period, linear)
     return figures
+
+
+def _selected_on(recipe: Recipe, parts: Parts) -> str:
+    """What the kept epoch was chosen by: figures on that same part flatter the model."""
+    if recipe.training.keep == "last":
+        return "nothing"
+    return "validation" if parts.validation else "test"
 
 
 def _before(
