@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import random
 import signal
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fastlstm.errors import MissingExtraError
 from fastlstm.train.loop import Task, TrainingError
 from fastlstm.train.progress import EpochBar, print_line
+from fastlstm.whole_file import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +40,9 @@ def surroundings(recipe: Recipe) -> Iterator[None]:
     # Lightning announces devices, tips and each stop; the bar and the run folder say what matters.
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
-    with isolate_rng(), warnings.catch_warnings():
+    # Lightning's own isolate_rng leaves everything as it is after an error.
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(range(torch.cuda.device_count())), warnings.catch_warnings():
         for message in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
@@ -48,6 +54,8 @@ def surroundings(recipe: Recipe) -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002 - the one that Lightning seeds
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
             for name, value in environment.items():
@@ -108,6 +116,24 @@ class _Checkpoints(ModelCheckpoint):
         )
 
 
+class _WholeFiles(TorchCheckpointIO):
+    """Checkpoints that are written whole or not at all.
+
+    Lightning's own go by way of the system's temporary folder, and what moves from there to another
+    disk is a copy that may stop half way.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Put it where it belongs; raises OSError where that fails."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, buffer.getvalue())
+
+
 def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False) -> Trainer:
     """A Trainer for the epochs that the recipe asks for, whose checkpoints go under `work`.
 
@@ -140,6 +166,7 @@ def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False
         use_distributed_sampler=False,
         precision=_PRECISIONS[training.precision],
         callbacks=callbacks,
+        plugins=[_WholeFiles()],
         gradient_clip_val=training.gradient_clip or None,
         deterministic=True,
         logger=_tensorboard(work) if training.tensorboard and not only_try else False,
@@ -174,10 +201,7 @@ def train(task: Task, work: Path, last: Path | None, progress: bool) -> None:
     try:
         trainer.fit(task, ckpt_path=last, weights_only=True)
     except OSError as error:
-        raise TrainingError(
-            f"{error.filename or work}: {error.strerror or error}: the run could not write its "
-            "files; the checkpoint before is whole: make room and resume"
-        ) from None
+        raise unwritten(error, work) from None
     except SystemExit as stop:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
@@ -187,3 +211,11 @@ def train(task: Task, work: Path, last: Path | None, progress: bool) -> None:
         if progress and is_main():
             print_line(f"stopped after {len(task.history)} epochs; resume to go on from there")
         raise KeyboardInterrupt from None
+
+
+def unwritten(error: OSError, work: Path) -> TrainingError:
+    """What a run says that could not write a file: nothing of what it did before is lost."""
+    return TrainingError(
+        f"{error.filename or work}: {error.strerror or error}: the run could not write its files; "
+        "the checkpoint before is whole: make room and resume"
+    )
