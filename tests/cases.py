@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Layer, Model
+from fastlstm.model import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
+    Bidirectional,
+    Dense,
+    Difference,
+    Layer,
+    LayerNorm,
+    Model,
+    Residual,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +104,23 @@ def affine(size: int) -> Affine:
     """A scaling with values of either sign."""
     rng = np.random.default_rng(size)
     return Affine(uniform(rng, size, limit=2), uniform(rng, size, limit=2))
+
+
+def layer_norm(size: int, *, bias: bool = True, eps: float = 1e-5) -> LayerNorm:
+    """A normalisation with a scale of its own for each value."""
+    rng = np.random.default_rng([size, 1])
+    weight = uniform(rng, size) + np.float32(1)
+    return LayerNorm(weight, uniform(rng, size) if bias else None, eps)
+
+
+def difference(size: int) -> Difference:
+    """A first difference with a learned value before the first step."""
+    return Difference(size, uniform(np.random.default_rng([size, 2]), size))
+
+
+def residual(back: int, size: int) -> Residual:
+    """The usual skip connection: each value to its own."""
+    return Residual(back, tuple(range(size)))
 
 
 def standardising(mean: float, deviation: float) -> Affine:
@@ -189,6 +218,59 @@ MODELS: dict[str, Callable[[], Model]] = {
     ),
     "peephole-saturating": lambda: Model(
         (recurrent("LSTM", 1, 16, gain=40.0, peephole=True), dense(16, 1))
+    ),
+    # Differences, norms and connections: sizes off the vectors, and every way to pick columns.
+    **{
+        f"connected-{size}": (
+            lambda size=size: Model(
+                (difference(size), layer_norm(size), dense(size, size), residual(2, size))
+            )
+        )
+        for size in (1, 3, 16, 17, 65, 130)
+    },
+    "residual-nested": lambda: Model(
+        (
+            dense(3, 17),
+            recurrent("GRU", 17, 17),
+            layer_norm(17, bias=False),
+            dense(17, 17, "tanh"),
+            residual(1, 17),
+            residual(4, 17),
+            dense(17, 1),
+        )
+    ),
+    "residual-24": lambda: Model((recurrent("LSTM", 1, 16), dense(16, 24), Residual(2, (0,) * 24))),
+    "residual-720": lambda: Model(
+        (affine(3), recurrent("GRU", 3, 20), dense(20, 720), Residual(2, (1,) * 720))
+    ),
+    "residual-columns": lambda: Model(
+        (
+            Difference(5),
+            recurrent("LSTM", 5, 9),
+            dense(9, 6),
+            Residual(3, (3, 0, 0, 2, 1, 3)),
+            dense(6, 2),
+            residual(4, 2),
+        )
+    ),
+    # What every value of the step has in common is all but lost where its mean is rounded.
+    "norm-of-a-constant": lambda: Model(
+        (Affine(np.zeros(33, np.float32), np.full(33, 1234.567, np.float32)), layer_norm(33))
+    ),
+    "norm-far-from-zero": lambda: Model(
+        (Affine(np.full(20, 0.01, np.float32), np.full(20, 100, np.float32)), layer_norm(20))
+    ),
+    # So many weights that `run` takes spans, in which the rows that are added later must survive.
+    "connected-spans": lambda: Model(
+        (
+            dense(50, 120, "tanh"),
+            layer_norm(120),
+            difference(120),
+            residual(1, 120),
+            dense(120, 50),
+            residual(5, 50),
+            Residual(6, (*range(49, 0, -1), 49)),
+        )
     ),
     "lstm-bare": lambda: Model((recurrent("LSTM", 1, 48),)),
     "wide-input": lambda: Model((recurrent("LSTM", 65, 12), dense(12, 65))),

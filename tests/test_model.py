@@ -9,7 +9,18 @@ import pytest
 import cases
 from fastlstm.errors import ModelError
 from fastlstm.layers import build
-from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
+from fastlstm.model import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
+    Bidirectional,
+    Dense,
+    Difference,
+    LayerNorm,
+    Model,
+    Residual,
+)
 
 
 def zeros(*shape):
@@ -58,6 +69,11 @@ def test_both_directions_put_out_twice_the_size_and_carry_both_states():
         lambda: cases.bidirectional("RNN", 3, 5, nonlinearity="relu"),
         lambda: cases.dense(3, 5, "relu"),
         lambda: cases.affine(3),
+        lambda: cases.layer_norm(3, eps=0.5),
+        lambda: cases.layer_norm(3, bias=False),
+        lambda: cases.difference(3),
+        lambda: Difference(3),
+        lambda: Residual(2, (1, 0, 1)),
     ],
 )
 def test_a_layer_is_built_from_its_own_description(make):
@@ -154,6 +170,66 @@ def one_way(kind="LSTM", inputs=3, hidden=5, **options):
         (lambda: Dense(zeros(0, 5)), ["Dense.weight", "at least 1", "(0, 5)"]),
         (lambda: Affine(zeros(2), zeros(3)), ["Affine.shift", "(2,)", "(3,)"]),
         (lambda: Affine(zeros(2, 2), zeros(2)), ["Affine.scale", "one axis", "(2, 2)"]),
+        (lambda: LayerNorm(zeros(0)), ["LayerNorm.weight", "one axis", "(0,)"]),
+        (lambda: LayerNorm(zeros(2, 2)), ["LayerNorm.weight", "one axis", "(2, 2)"]),
+        (lambda: LayerNorm(None), ["LayerNorm.weight", "one axis", "()"]),
+        (lambda: LayerNorm(zeros(3), zeros(2)), ["LayerNorm.bias", "(3,)", "(2,)"]),
+        *(
+            (lambda eps=eps: LayerNorm(zeros(3), eps=eps), ["LayerNorm.eps", "1e-12", repr(eps)])
+            for eps in (0.0, -1e-5, 1e-13, 1, True, None, "1e-5", float("nan"), float("inf"))
+        ),
+        *(
+            (lambda n=n: Difference(n), ["Difference.size", "at least 1", repr(n)])
+            for n in (0, -2, 2.0, True, None, "3")
+        ),
+        (lambda: Difference(3, zeros(2)), ["Difference.x0", "(3,)", "(2,)"]),
+        (lambda: Difference(2, np.zeros(2)), ["Difference.x0", "float32", "float64"]),
+        *(
+            (lambda n=n: Residual(n, (0,)), ["Residual.back", "at least 1", repr(n)])
+            for n in (0, -1, 1.0, True, None)
+        ),
+        *(
+            (
+                lambda columns=columns: Residual(1, columns),
+                ["Residual.columns", "at least one column", "whole number", repr(columns)],
+            )
+            for columns in ((), (-1,), (0, 1.0), (True,), (None,), 3, None, "01")
+        ),
+        (
+            lambda: Model((Residual(1, (0,)),)),
+            ["layer 0 (Residual).back", "at most 0", "no more layers", "found 1"],
+        ),
+        (
+            lambda: Model((cases.affine(2), Residual(2, (0, 1)))),
+            ["layer 1 (Residual).back", "at most 1", "found 2"],
+        ),
+        (
+            lambda: Model((Dense(zeros(3, 2)), Residual(1, (0, 1, 2)))),
+            ["layer 1 (Residual).columns", "below 2", "layer 0 (Dense) takes 2", "found 2"],
+        ),
+        (
+            lambda: Model((Dense(zeros(3, 2)), Residual(1, (0, 1)))),
+            ["layer 1 (Residual)", "an input of 3", "layer 0 (Dense) puts out 3", "found 2"],
+        ),
+        (
+            lambda: Model((Dense(zeros(3, 2)), LayerNorm(zeros(2)))),
+            ["layer 1 (LayerNorm).weight", "(3,)", "(2,)"],
+        ),
+        *(
+            (
+                lambda layer=layer: Model((Dense(zeros(3, 2)), layer)),
+                ["layer 1 (Difference)", "an input of 3", "found 2"],
+            )
+            for layer in (Difference(2), Difference(2, zeros(2)))
+        ),
+        (lambda: build("LayerNorm", {}, {"eps": 1e-5}), ["LayerNorm", "(none)"]),
+        (lambda: build("LayerNorm", {"weight": zeros(2)}, {}), ["options (eps)", "(none)"]),
+        (lambda: build("Difference", {}, {}), ["options (size)", "found (none)"]),
+        (lambda: build("Residual", {}, {"back": 1}), ["options (back, columns)", "(back)"]),
+        (
+            lambda: build("Residual", {"weight": zeros(2)}, {"back": 1, "columns": [0]}),
+            ["Residual", "the arrays (weight)"],
+        ),
         (lambda: Dense(np.zeros((2, 5))), ["Dense.weight", "float32", "float64", "astype"]),
         (lambda: Dense([[1.0]]), ["Dense.weight", "list"]),
         (lambda: Dense(np.full((1, 2), np.nan, np.float32)), ["Dense.weight", "finite", "(0, 0)"]),
@@ -178,6 +254,24 @@ def test_an_error_names_what_is_wrong(make, words):
         make()
     for word in words:
         assert word in str(caught.value)
+
+
+def test_a_difference_carries_its_last_input():
+    model = Model((cases.dense(2, 3), cases.difference(3), cases.recurrent("GRU", 3, 4)))
+    found = [(s.layer, s.name, s.size) for s in model.states]
+    assert found == [(1, "x", 3), (2, "h", 4)]
+    assert np.array_equal(model.states[0].initial, model.layers[1].x0)
+    assert not Difference(3).states[0].initial.any()
+
+
+def test_columns_may_come_in_any_sequence_and_stay_as_they_were():
+    given = [2, 0]
+    layer = Residual(1, given)
+    given[0] = 5
+    assert layer.columns == (2, 0)
+    assert (layer.input_size, layer.output_size) == (2, 2)
+    assert layer.options == {"back": 1, "columns": [2, 0]}
+    assert Residual(1, range(3)).columns == (0, 1, 2)
 
 
 def test_a_model_owns_its_arrays():
@@ -209,6 +303,7 @@ def test_fortran_ordered_and_strided_weights_mean_the_same():
         *(cases.model(n).layers for n in ("mixed", "learned-start", "no-bias", "rnn-relu")),
         (one_way(projection=2, peephole=True), one_way("GRU", 2, reset="before")),
         (cases.bidirectional("LSTM", 3, 5, projection=2, peephole=True, initial=True),),
+        (cases.difference(3), cases.layer_norm(3), cases.dense(3, 2), Residual(2, (2, 1))),
     ],
 )
 def test_a_model_reaches_another_process_whole_and_as_immutable(layers, again):

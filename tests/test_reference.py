@@ -11,7 +11,18 @@ import pytest
 
 import cases
 from fastlstm import reference
-from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
+from fastlstm.model import (
+    GRU,
+    LSTM,
+    RNN,
+    Affine,
+    Bidirectional,
+    Dense,
+    Difference,
+    LayerNorm,
+    Model,
+    Residual,
+)
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
@@ -328,6 +339,60 @@ def test_zero_weights_have_a_closed_form():
 def test_affine_is_elementwise():
     model = Model((Affine(np.array([2, -1], np.float32), np.array([0.5, 3], np.float32)),))
     assert reference.run(model, [[1, 1], [0, 2]]).tolist() == [[2.5, 2], [0.5, 1]]
+
+
+@pytest.mark.parametrize("size", [1, 3, 16, 17, 130])
+@pytest.mark.parametrize("eps", [1e-5, 1e-12, 0.1])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_norm_equals_torch_float64(size, eps, bias):
+    layer = cases.layer_norm(size, eps=eps, bias=bias)
+    x = cases.stream(Model((layer,)), 40)
+    module = torch.nn.LayerNorm(size, eps=eps, bias=bias).double()
+    module.load_state_dict({k: torch.tensor(v) for k, v in layer.arrays.items()})
+    with torch.no_grad():
+        expected = module(torch.tensor(x, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(reference.run(Model((layer,)), x), expected, rtol=0, atol=1e-12)
+
+
+def test_a_norm_of_two_values_has_a_closed_form():
+    # Mean 3, variance 1: the values stand one deviation from their mean, but for eps.
+    layer = LayerNorm(np.array([2, 1], np.float32), np.array([0, 5], np.float32), 3.0)
+    assert reference.run(Model((layer,)), [[2, 4], [7, 7]]).tolist() == [[-1, 5.5], [0, 5]]
+
+
+def test_a_difference_is_what_changed_and_keeps_what_it_saw():
+    x = cases.stream(Model((cases.affine(3),)), 30).astype(np.float64)
+    for layer in (Difference(3), cases.difference(3)):
+        output, state = reference.run_with_state(Model((layer,)), x)
+        last = [0.0] * 3 if layer.x0 is None else layer.x0.tolist()
+        for row, found in zip(x.tolist(), output.tolist(), strict=True):
+            assert found == [new - old for new, old in zip(row, last, strict=True)]
+            last = row
+        assert [vector.tolist() for vector in state] == [last]
+
+
+def test_a_residual_adds_what_went_into_its_inner_chain():
+    inner = (cases.recurrent("LSTM", 4, 6), cases.dense(6, 5, "tanh"))
+    before = (cases.recurrent("GRU", 2, 4),)
+    x = reference.check_input(Model(before), 50)
+    source = reference.run(Model(before), x)
+    plain, state = reference.run_with_state(Model((*before, *inner)), x)
+    columns = (3, 3, 0, 1, 3)
+    output, end = reference.run_with_state(Model((*before, *inner, Residual(2, columns))), x)
+    for row, y, added in zip(output, plain, source, strict=True):
+        assert row.tolist() == [y[k] + added[column] for k, column in enumerate(columns)]
+    assert all(map(np.array_equal, end, state))
+
+
+def test_connections_nest_and_begin_where_they_say():
+    double, plus = np.full(2, 2, np.float32), np.array([1, -1], np.float32)
+    scale = Affine(double, plus)
+    model = Model((scale, scale, Residual(1, (0, 1)), Residual(2, (1, 0)), Residual(4, (0, 0))))
+    a = [[3, 8]]  # what the first layer takes
+    b = [[7, 15]]  # and what it puts out
+    (c,) = reference.run(Model((scale,)), b)
+    expected = [[c[0] + b[0][0] + b[0][1] + a[0][0], c[1] + b[0][1] + b[0][0] + a[0][0]]]
+    assert reference.run(model, a).tolist() == expected == [[15 + 7 + 15 + 3, 29 + 15 + 7 + 3]]
 
 
 def test_check_input_sees_what_the_network_was_made_for():

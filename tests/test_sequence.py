@@ -7,7 +7,7 @@ import cases
 import fastlstm
 from fastlstm import reference, sequence
 from fastlstm.errors import InputError, ModelError
-from fastlstm.model import Bidirectional, Model
+from fastlstm.model import Affine, Bidirectional, Model, Residual
 from fastlstm.roads import ROADS, SequenceSession, StreamSession
 from fastlstm.verify import judge, truth
 
@@ -37,6 +37,22 @@ MODELS = {
         cases.bidirectional("LSTM", 2, 8, initial=True),
         cases.recurrent("LSTM", 16, 5, initial=True),
         cases.bidirectional("RNN", 5, 4, initial=True, nonlinearity="relu"),
+    ],
+    # Connections within a piece, from one to another, and across one that is cut for another.
+    "connections": lambda: [
+        cases.difference(3),
+        cases.dense(3, 4),
+        cases.recurrent("GRU", 4, 4, initial=True),
+        cases.layer_norm(4),
+        cases.residual(2, 4),
+        cases.bidirectional("LSTM", 4, 2, initial=True),
+        cases.residual(1, 4),
+        cases.residual(4, 4),
+        Residual(8, (2, 0, 2, 1)),
+        cases.difference(4),
+        cases.dense(4, 4, "tanh"),
+        cases.residual(1, 4),
+        cases.residual(6, 4),
     ],
     "hidden size 1": lambda: [cases.bidirectional("LSTM", 1, 1), cases.dense(2, 1)],
     "saturating": lambda: [cases.bidirectional("GRU", 1, 16, gain=40.0), cases.dense(32, 1)],
@@ -74,6 +90,23 @@ def test_in_one_direction_it_is_a_stream_to_the_bit(name):
     assert np.array_equal(result.output, stream.run(x))
     assert len(result.state) == len(stream.state)
     assert all(map(np.array_equal, result.state, stream.state))
+
+
+@pytest.mark.parametrize("form", [lambda x: x[:, 0], list, lambda x: x.astype(np.float64)])
+def test_what_is_added_later_may_come_as_any_numbers(form):
+    model = Model((cases.bidirectional("RNN", 1, 2), Residual(1, (0, 0, 0, 0)), cases.dense(4, 2)))
+    x = cases.stream(model, 30)
+    y = model.run(form(x))
+    assert np.array_equal(y, model.run(x))
+    row = judge("any numbers", lambda x: sequence.run(model, x), truth(model, x))
+    assert row.verdict == "ok", row
+
+
+def test_what_overflows_between_two_pieces_is_infinite_without_a_warning():
+    zero, great = np.zeros(2, np.float32), np.full(2, 3e38, np.float32)
+    layers = (Affine(zero[:1], great[:1]), cases.bidirectional("RNN", 1, 1), Affine(zero, great))
+    model = Model((*layers, Residual(2, (0, 0))))
+    assert np.isposinf(model.run([0.5])).all()
 
 
 def test_each_run_begins_in_the_initial_state_and_leaves_its_input_alone():

@@ -99,6 +99,10 @@ SPANS = {
     "reset before": lambda: Model(
         (cases.recurrent("GRU", 70, 50, reset="before"), cases.dense(50, 6, "softmax"))
     ),
+    "connected": lambda: cases.model("connected-spans"),
+    "around an LSTM": lambda: Model(
+        (cases.recurrent("LSTM", 40, 50), cases.dense(50, 40), cases.residual(2, 40))
+    ),
     "dense": lambda: Model((cases.dense(3, 120, "sigmoid"), cases.dense(120, 110, "relu"))),
 }
 
@@ -118,7 +122,7 @@ def test_blocks_of_any_length_give_the_bits_of_single_steps(name):
         assert other.snapshot() == stream.snapshot()
 
 
-@pytest.mark.parametrize("name", ["LSTM", "RNN"])
+@pytest.mark.parametrize("name", ["LSTM", "RNN", "connected"])
 def test_rows_may_lie_apart(name):
     model = SPANS[name]()
     x = cases.stream(model, 120)
