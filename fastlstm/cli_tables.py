@@ -78,7 +78,7 @@ def verdicts(report: Report) -> Group:
 FIGURES = (
     ("rmse", "RMSE", "#.4g"),
     ("mae", "MAE", "#.4g"),
-    ("smape", "sMAPE\n%", "#.3g"),
+    ("smape", "sMAPE\n%", ".1f"),
     ("mase", "MASE", "#.3g"),
     ("scaled_mse", "scaled\nMSE", "#.3g"),
     ("accuracy", "accu-\nracy", ".4f"),

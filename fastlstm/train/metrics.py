@@ -105,28 +105,30 @@ def errors(truth: Floats, predicted: Floats, yardstick: Yardstick) -> dict[str, 
     target over the training part) and scaled_mae (mean(|y - p| / s)). A figure that cannot be told,
     or is not finite, is None.
     """
-    error = predicted - truth
-    figures: dict[str, float | None] = {
-        "rmse": math.sqrt(np.mean(error**2)),
-        "mae": float(np.mean(np.abs(error))),
-        "smape": smape(truth, predicted),
-        "mase": None,
-        "accuracy": None,
-        "scaled_mse": None,
-        "scaled_mae": None,
-    }
-    if yardstick.naive_mae is not None and yardstick.naive_mae.all():
-        figures["mase"] = mase(truth, predicted, yardstick.naive_mae)
-    if yardstick.mean is not None and yardstick.scale is not None:
-        figures["accuracy"] = accuracy(
-            (truth - yardstick.mean) / yardstick.scale,
-            (predicted - yardstick.mean) / yardstick.scale,
-            yardstick.floor,
-        )
-    if yardstick.deviation is not None and yardstick.deviation.all():
-        scaled = error / yardstick.deviation
-        figures["scaled_mse"] = float(np.mean(scaled**2))
-        figures["scaled_mae"] = float(np.mean(np.abs(scaled)))
+    # A model that diverges may put out anything.
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = predicted - truth
+        figures: dict[str, float | None] = {
+            "rmse": math.sqrt(np.mean(error**2)),
+            "mae": float(np.mean(np.abs(error))),
+            "smape": smape(truth, predicted),
+            "mase": None,
+            "accuracy": None,
+            "scaled_mse": None,
+            "scaled_mae": None,
+        }
+        if yardstick.naive_mae is not None and yardstick.naive_mae.all():
+            figures["mase"] = mase(truth, predicted, yardstick.naive_mae)
+        if yardstick.mean is not None and yardstick.scale is not None:
+            figures["accuracy"] = accuracy(
+                (truth - yardstick.mean) / yardstick.scale,
+                (predicted - yardstick.mean) / yardstick.scale,
+                yardstick.floor,
+            )
+        if yardstick.deviation is not None and yardstick.deviation.all():
+            scaled = error / yardstick.deviation
+            figures["scaled_mse"] = float(np.mean(scaled**2))
+            figures["scaled_mae"] = float(np.mean(np.abs(scaled)))
     return {name: finite(value) for name, value in figures.items()}
 
 
