@@ -270,7 +270,9 @@ class Task(LightningModule):
             "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
             **self._seen,
         }
-        if not all(map(math.isfinite, row.values())):
+        # Gates that are saturated by an infinite weight may still give finite losses.
+        weights = all(bool(weight.isfinite().all()) for weight in self.network.parameters())
+        if not weights or not all(map(math.isfinite, row.values())):
             raise TrainingError(self._diverged(row))
         self.seconds += time.perf_counter() - self._clock
         self.history.append(row)
