@@ -11,18 +11,8 @@ import pytest
 
 import cases
 from fastlstm import reference
-from fastlstm.model import (
-    GRU,
-    LSTM,
-    RNN,
-    Affine,
-    Bidirectional,
-    Dense,
-    Difference,
-    LayerNorm,
-    Model,
-    Residual,
-)
+from fastlstm.layers import Difference, LayerNorm, Residual
+from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
