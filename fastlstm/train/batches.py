@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from fastlstm.errors import SeriesError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -75,7 +77,7 @@ class Windows:
             last = segment.end - 1 - table.horizon
             if table.loss_at == "last":
                 first = max(first, segment.begin + table.length - 1)
-                ends = torch.arange(first, last + 1)
+                ends = torch.arange(first, max(first, last + 1))
                 starts.append(ends - (table.length - 1))
                 lengths.append(torch.full_like(ends, table.length))
                 skips.append(torch.full_like(ends, table.length - 1))
@@ -128,22 +130,34 @@ class Tracks:
     """Stretches of equal length side by side, walked through window by window, state carried on."""
 
     def __init__(self, parts: tuple[Segment, ...], table: WindowsTable, count: int) -> None:
-        """One long segment is cut into `count` stretches; of many, each is one, `count` at once."""
-        self.table = table
-        room = min(s.end - s.first for s in parts) - table.horizon
-        if len(parts) > 1:
-            self.starts, self.length = torch.tensor([s.first for s in parts]), room
-        else:
-            self.length = room // count
-            self.starts = parts[0].first + self.length * torch.arange(count)
-        self.groups = self.starts.split(count)
+        """One long segment is cut into `count` stretches.
 
-    def windows(self) -> int:
-        """Windows in one stretch."""
-        return max(1, self.length // self.table.length)
+        Of many each is one; those of like lengths go side by side, `count` at once, to the end of
+        the shortest of them. Raises SeriesError where a stretch is shorter than a window.
+        """
+        self.table = table
+        rooms = [(s.end - s.first - table.horizon, s.first) for s in parts]
+        if len(rooms) == 1:
+            ((room, first),) = rooms
+            length = room // count
+            if length < table.length:
+                raise SeriesError(
+                    f"windows.stateful: the training part gives {count} stretches of {length} "
+                    f"samples, shorter than one window of windows.length {table.length}: give a "
+                    "longer series, a smaller training.batch_size or a smaller windows.length"
+                )
+            rooms = [(length, first + length * k) for k in range(count)]
+        rooms = [room for room in rooms if room[0] >= table.length]
+        rooms.sort(key=lambda room: -room[0])
+        groups = [rooms[k : k + count] for k in range(0, len(rooms), count)]
+        # Of each group where its stretches begin, and how long all of them are.
+        self.groups = [
+            (torch.tensor([first for _, first in group]), min(room for room, _ in group))
+            for group in groups
+        ]
 
     def __len__(self) -> int:
-        return self.windows() * len(self.groups)
+        return sum(length // self.table.length for _, length in self.groups)
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Batch, bool]]:
         """Each batch, and whether it begins new stretches, before which there is no state.
@@ -151,11 +165,10 @@ class Tracks:
         Where the first window begins is drawn anew each time, so that the cuts, which no gradient
         crosses, do not always lie at the same places.
         """
-        spare = self.length - self.windows() * self.table.length
-        for group in self.groups:
-            shift = int(torch.randint(spare + 1, (), generator=generator))
-            for k in range(self.windows()):
-                begin = group[:, None] + shift + k * self.table.length
-                rows = begin + torch.arange(min(self.table.length, self.length))
+        window = self.table.length
+        for starts, length in self.groups:
+            shift = int(torch.randint(length % window + 1, (), generator=generator))
+            for k in range(length // window):
+                rows = starts[:, None] + shift + k * window + torch.arange(window)
                 scored = slice(self.table.warm_up if k == 0 else 0, None)
                 yield Batch(rows, None, scored, rows[:, scored]), k == 0

@@ -119,7 +119,6 @@ class Task(LightningModule):
         self.history_path: Path | None = None
         self.on_forecast: OnForecast | None = None
         self.seconds = 0.0
-        self._batches: Batches | None = None
         self._looks: Looks | None = None
         self._state: States | None = None
         self._total: Tensor | float = 0.0
@@ -127,6 +126,8 @@ class Task(LightningModule):
         self._seen: dict[str, float] = {}
         self._sums: list[tuple[int, Tensor, Tensor | None]] = []
         self._clock = 0.0
+        # Now: what it refuses is refused before anything is written.
+        self._batches = Batches(self)
 
     @property
     def world_size(self) -> int:
@@ -139,8 +140,6 @@ class Task(LightningModule):
 
     def train_dataloader(self) -> Batches:
         """Batches of windows, gathered in one indexing call each."""
-        if self._batches is None:
-            self._batches = Batches(self)
         return self._batches
 
     def val_dataloader(self) -> Looks:
