@@ -77,10 +77,12 @@ def make_forecasts(
     """
     rows = origins(segments, layout, only_last=window == 0 and loss_at == "last")
     if not len(rows):
-        longest = max((s.end - s.first for s in segments), default=0)
+        found = f"{len(series)} samples"
+        if len(series.lengths) > 1:
+            found += f" in {len(series.lengths)} sequences"
         raise SeriesError(
-            f"{series.name}: {longest} samples in a stretch are too few to evaluate a model that "
-            f"predicts {layout.ahead[-1]} ahead: give a longer series"
+            f"{series.name}: {found} are too few to evaluate a model that predicts "
+            f"{layout.ahead[-1]} ahead: give a longer series"
         )
     ways = {"streamed": streamed(model, series, layout, rows)}
     if window:
