@@ -76,6 +76,7 @@ def streams():
         yield kind + ", an array of one", plain, np.array([0.5], np.float32)
         deep = cases.stack(kind, 12, 3, inputs=3).stream()
         yield "three " + kind + ", an array", deep, np.array([0.5, -1, 2], np.float32)
+    yield "connected", cases.model("connected-1").stream(), np.array([0.5], np.float32)
 
 def fresh(sample, empty=np.empty, dtype=np.dtype(np.float32)):
     # What a step returns, and no step.
@@ -121,7 +122,7 @@ print(json.dumps([rows, controls]))
 """
     rows, controls = python(COUNTERS + STREAMS + source, NUMBA_NRT_STATS="1")
     result, numba, left, peak = controls
-    assert len(rows) == 18
+    assert len(rows) == 20
     for name, counted in rows.items():
         # A step has its one result, and it is freed before the next.
         assert counted == [0, 0, result if name.startswith("step") else 0], name

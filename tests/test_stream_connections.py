@@ -49,6 +49,19 @@ def test_within_the_bound_over_10000_steps(name):
     assert row.verdict == "ok", row
 
 
+@pytest.mark.parametrize("size", [1, 3, 17, 64, 130])
+def test_a_norm_is_no_further_than_twice_torch_float32(size):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    layer = cases.layer_norm(size)
+    model = Model((layer,))
+    x = cases.stream(model, 2000)
+    exact = reference.run(model, x)
+    weight, bias = torch.tensor(layer.weight), torch.tensor(layer.bias)
+    theirs = torch.nn.functional.layer_norm(torch.tensor(x), (size,), weight, bias, layer.eps)
+    distance = np.abs(theirs.numpy() - exact).max()
+    assert np.abs(model.stream().run(x) - exact).max() <= 2 * distance + 1e-6
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("before", [59, 60])
 def test_a_snapshot_and_a_reset(name, before):

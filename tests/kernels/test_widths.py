@@ -15,7 +15,8 @@ from fastlstm.kernels.simd import NATIVE_WIDTH
 from fastlstm.verify import judge, truth
 rows = []
 stacks = ("mixed", "lstm-stack", "gru-stack")
-for name in (*stacks, "rnn-relu", "wide-input", "LSTM-1", "LSTM-130", "affine-only"):
+connected = ("connected-1", "connected-17", "residual-columns", "residual-720")
+for name in (*stacks, *connected, "rnn-relu", "wide-input", "LSTM-1", "LSTM-130", "affine-only"):
     model = cases.model(name)
     stream = model.stream()
     true = truth(model, cases.stream(model, 600))
