@@ -133,6 +133,13 @@ def _windows(recipe: Recipe) -> Iterator[str]:
             "windows.stateful needs training.batch_size, the number of stretches side by side, "
             "found 0: set it to 1 or more"
         )
+    training = recipe.training
+    if windows.stateful and training.devices * training.nodes > 1:
+        yield (
+            "windows.stateful walks through the series on one device, found training.devices "
+            f"{training.devices} on training.nodes {training.nodes}: set both to 1, or "
+            "windows.stateful to false"
+        )
 
 
 def _level_shift(recipe: Recipe) -> Iterator[str]:
