@@ -105,9 +105,8 @@ def scores(title: str, figures: Mapping[str, Any]) -> Group:
     if "before" in figures:
         rows["untrained"] = figures["before"]
     rows |= figures.get("baselines", {})
-    rows.setdefault(
-        "last value", {"rmse": figures["naive_rmse"], "mae": figures["naive_mae"], "ratio": 1.0}
-    )
+    if "last value" not in rows:
+        rows["last value"] = {key: figures[f"naive_{key}"] for key in ("rmse", "mae")}
     naive = figures["naive_rmse"]
     # A way's own figures lack the ratio.
     rated = {

@@ -83,3 +83,96 @@ def test_a_road_that_cannot_express_the_model_is_listed_with_the_reason():
     lines = shown(cli_tables.verdicts(Report(rows)))
     assert "other - - - - - unsupported" in lines
     assert lines[-1] == "other: x"
+
+
+def figures_of(scale=1.0, **more):
+    values = {
+        "rmse": 1.2345e-13,
+        "mae": 1.2345e-13,
+        "smape": 123.456,
+        "mase": 0.12345,
+        "scaled_mse": 1.2345e-5,
+        "accuracy": 0.99991,
+        **more,
+    }
+    return {name: scale * value for name, value in values.items()}
+
+
+def test_scores_fit_on_a_terminal_of_80_columns_and_say_what_collapses_when_streamed():
+    figures = {
+        **figures_of(),
+        "series": "a series [1]",
+        "unit": "ppm",
+        "steps": 123,
+        "protocol": "windowed",
+        "naive_rmse": 2.469e-13,
+        "streamed": figures_of(1.6, accuracy=-1e9),
+        "windowed": figures_of(),
+        "before": {"rmse": 5.0e-13, "mae": None},
+        "baselines": {"last value": figures_of(2), "linear map": figures_of(0.5)},
+        "by_horizon": [
+            {"ahead": k, "rmse": k / 8, "mae": k / 16, "naive_rmse": k / 4} for k in range(1, 101)
+        ],
+        "coverage": 0.75,
+        "coverage_nominal": 0.8,
+        "pinball": 0.0625,
+        "published": {"Paper": 0.25},
+        "metric": "mase",
+        "selected_on": "test",
+    }
+    text = io.StringIO()
+    Console(file=text, width=80).print(cli_tables.scores("Trained", figures))
+    assert "…" not in text.getvalue()
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert lines[0] == "Trained: a series [1], 123 forecasts of 100 steps (ppm)"
+    assert "model, streamed 1.975e-13 1.975e-13 197.5 0.198 1.98e-05 < -9.9 0.800" in lines
+    assert "model, windowed 1.234e-13 1.234e-13 123.5 0.123 1.23e-05 0.9999 0.500" in lines
+    assert "untrained 5.000e-13 - - - - - 2.03" in lines
+    assert "linear map 6.172e-14 6.172e-14 61.7 0.0617 6.17e-06 0.5000 0.250" in lines
+    steps = [line.split()[0] for line in lines if line.endswith(" 0.500") and "model" not in line]
+    assert steps == ["1", "15", "29", "43", "58", "72", "86", "100"]
+    told = " ".join(lines)
+    assert "Streamed, the RMSE is 1.60 times that of fresh windows" in told
+    assert "lies 75.0% of the truth, nominally 80.0%; pinball loss 0.06250." in told
+    assert "mase here: 0.1235; published: Paper 0.25." in told
+    assert "chosen on the test part" in told
+    figures["streamed"] = figures_of(1.4)
+    assert not any("Streamed" in line for line in shown(cli_tables.scores("", figures)))
+
+
+def test_scores_of_several_columns_and_of_a_series_that_never_moves():
+    figures = {
+        "series": "flat",
+        "steps": 3,
+        "rmse": 1.0,
+        "mae": 1.0,
+        "naive_rmse": 0.0,
+        "naive_mae": 0.0,
+        "columns": {
+            "x": {"rmse": 0.5, "mae": 0.25, "ratio": None},
+            "y": {"rmse": 2.0, "mae": 1.5, "ratio": 0.125},
+        },
+    }
+    lines = shown(cli_tables.scores("Evaluated", figures))
+    assert lines[0] == "Evaluated: flat, 3 forecasts"
+    assert "model, streamed 1.000 1.000" in lines
+    assert "last value 0.000 0.000" in lines
+    assert "x 0.5000 0.2500 -" in lines
+    assert "y 2.000 1.500 0.125" in lines
+
+
+def test_variants_are_rows_and_the_best_is_named():
+    one = {"rmse": 0.5, "mae": 0.25, "ratio": 0.75}
+    figures = {
+        "recipe": "oil",
+        "best": "week",
+        "variants": {
+            "day": {**one, "metric": "rmse", "published": {"Paper": 0.7}},
+            "week": {**one, "rmse": 0.25},
+        },
+    }
+    lines = shown(cli_tables.variants(figures))
+    assert lines[0] == "Variants of oil"
+    assert "day 0.5000 0.2500 0.750" in lines
+    assert "week (best) 0.2500 0.2500 0.750" in lines
+    assert "day: rmse here: 0.5000; published: Paper 0.7." in lines
