@@ -86,7 +86,18 @@ def times(path: Path, frame: pl.DataFrame, column: str) -> pl.Series:
                 "ISO date such as 2001-12-29"
             )
         return dates
-    return found.fill_nan(None) if found.dtype.is_float() else found
+    if found.dtype == pl.Time:
+        return found.cast(pl.Duration)
+    if found.dtype.is_integer():
+        return found.cast(pl.Int64, strict=False)
+    if found.dtype.is_numeric():
+        return found.cast(pl.Float64).fill_nan(None)
+    if not found.dtype.is_temporal():
+        raise SeriesError(
+            f"{path}: time column {column}: expected numbers or dates, found {found.dtype}: name "
+            "another column, or none"
+        )
+    return found
 
 
 def clock_of(found: pl.Series) -> NDArray[Any]:

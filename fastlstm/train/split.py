@@ -154,7 +154,13 @@ def _amounts(table: Split, whole: int, name: str, what: str) -> tuple[int, int, 
         )
         if what.startswith("samples of"):
             remedy += ', or give each part whole sequences with series.split.by = "sequence"'
-        raise SeriesError(f"{name}: {whole} {what} leave {empty} empty: {remedy}")
+        leave = "leave"
+        if whole == 1:
+            what, leave = (
+                what.replace("samples", "sample").replace("sequences", "sequence"),
+                "leaves",
+            )
+        raise SeriesError(f"{name}: {whole} {what} {leave} {empty} empty: {remedy}")
     return first, second - first, whole - second
 
 

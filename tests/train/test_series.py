@@ -326,3 +326,34 @@ def test_lines_have_one_column_and_nothing_beside_it(write, tmp_path):
     (tmp_path / "latin.csv").write_bytes(b"1,2\n\xff\xfe\n")
     with pytest.raises(SeriesError, match=r"latin\.csv: cannot be read as csv: 'utf-8' codec"):
         read_series(tmp_path / "latin.csv", layout="lines")
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (pl.Series([1, 2, 3, 5], dtype=pl.UInt8), [1, 2, 3, 4, 5]),
+        (pl.Series([0.5, 1.0, 1.5, 2.5], dtype=pl.Float32), [0.5, 1, 1.5, 2, 2.5]),
+        (pl.Series([1, 2, 3, 5]).cast(pl.Duration("us")), None),
+        (pl.Series([10**9, 2 * 10**9, 3 * 10**9, 5 * 10**9]).cast(pl.Time), None),
+        (pl.Series([-1, 0, 1, 3], dtype=pl.Int32).cast(pl.Date), None),
+    ],
+)
+def test_times_of_any_type_have_their_gaps_filled(tmp_path, times, expected):
+    pl.DataFrame({"t": times, "a": [1.0, 2, 3, 5]}).write_parquet(tmp_path / "data.parquet")
+    series = read_series(tmp_path / "data.parquet", time="t", missing="interpolate")
+    np.testing.assert_allclose(series.inputs[:, 0], [1, 2, 3, 4, 5], atol=1e-12)
+    if expected is None:
+        assert len(set(np.diff(series.time))) == 1
+    else:
+        assert series.time.tolist() == expected
+    with pytest.raises(SeriesError, match="has 1 gap, the first between rows 3 and 4: from"):
+        read_series(tmp_path / "data.parquet", time="t")
+
+
+def test_a_time_that_is_none(tmp_path):
+    frame = pl.DataFrame({"t": [True, False], "a": [1.0, 2.0]})
+    frame.write_parquet(tmp_path / "data.parquet")
+    with pytest.raises(
+        SeriesError, match="time column t: expected numbers or dates, found Boolean"
+    ):
+        read_series(tmp_path / "data.parquet", time="t")

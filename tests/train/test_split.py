@@ -146,7 +146,7 @@ def test_origins_are_the_rows_whose_forecasts_lie_in_the_part():
         (
             (50,),
             {"series__split__by": "sequence"},
-            "it: 1 sequences leave the validation or the test part empty: give more sequences, or "
+            "it: 1 sequence leaves the validation or the test part empty: give more sequences, or "
             'cut each of them with series.split.by = "time"',
         ),
         (
