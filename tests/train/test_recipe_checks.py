@@ -174,10 +174,6 @@ LOOP = {"closed_loop": {"steps": 50}}
             "series: time belongs to a file, found with a generator: leave it out",
         ),
         (
-            {"series": {"generator": {"kind": "ball"}, "layout": "lines"}},
-            "series: layout belongs to a file, found with a generator: leave it out",
-        ),
-        (
             {"series": {**PATH, "divisor": 64.0}},
             'series: divisor belongs to scaling = "divide", found 64 with "standard": leave it out',
         ),
@@ -233,6 +229,8 @@ def test_what_goes_together_is_taken():
     for tables in (
         {"series": {**PATH, "known_ahead": ["h"], "input": ["v", "h"], "target": "v"}},
         {"series": {**PATH, "layout": "lines", "input": "a", "target": "a"}},
+        # For a file given in place of the generator.
+        {"series": {"generator": {"kind": "ball"}, "layout": "lines"}},
         {"network": {"layers": [around], "quantiles": [0.5]}},
         {**LOOP, "training": {"monitor": "closed_loop"}},
         {**LOOP, "series": {"generator": {"kind": "sine", "beyond": 50}}},
