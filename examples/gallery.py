@@ -64,7 +64,7 @@ ENTRIES = (
     Entry("sine", (Goal("rmse", 0.01),)),
     Entry("cosine", (Goal("rmse", 0.02),)),
     Entry("cosine-fine", (Goal("rmse", 0.005),)),
-    Entry("waves", (Goal("validation_loss", 2e-4),), ("closed_loop", "loss")),
+    Entry("waves", (Goal("least_validation_loss", 2e-4),), ("closed_loop", "loss")),
     Entry("waves-steady", (Goal("closed_loop.rmse", 0.1),), ("closed_loop", "loss")),
     Entry("waves-random", pictures=("closed_loop",)),
     Entry("waves-narrow", pictures=("closed_loop",)),

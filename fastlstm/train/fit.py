@@ -17,7 +17,8 @@ from fastlstm.train import run_folder
 from fastlstm.train.closed_loop import ClosedLoop
 from fastlstm.train.layout import Layout, input_names, network_inputs
 from fastlstm.train.loop import Task, TrainingError
-from fastlstm.train.network import Affine, Network
+from fastlstm.train.network import Network
+from fastlstm.train.plain_layers import Affine
 from fastlstm.train.plots import plot_closed_loop
 from fastlstm.train.report import report
 from fastlstm.train.series import load_series
@@ -302,6 +303,7 @@ def _describe(task: Task, plan: _Plan, model: Model, untrained: Model, work: Pat
         "best_epoch": int(best["epoch"]),
         "train_loss": best["train_loss"],
         "validation_loss": best["validation_loss"],
+        "least_validation_loss": min(row["validation_loss"] for row in task.history),
         "seconds": round(task.seconds, 3),
         "seed": recipe.training.seed,
     }

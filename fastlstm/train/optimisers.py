@@ -45,7 +45,14 @@ def configured(
     if fused and table.name in _FUSED:
         options["fused"] = True
     if table.name == "lbfgs":
-        options["max_iter"] = table.closure_calls
+        options |= {"max_iter": table.closure_calls, "history_size": table.history}
+        if table.line_search:
+            # torch's own tolerances end a step while the closed loop can still gain.
+            options |= {
+                "line_search_fn": "strong_wolfe",
+                "tolerance_grad": 0.0,
+                "tolerance_change": 0.0,
+            }
     else:
         options["weight_decay"] = table.weight_decay
     if table.momentum:

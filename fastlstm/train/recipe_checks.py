@@ -20,7 +20,7 @@ _TAKEN = ("checkpoints", "unfinished")
 
 def contradictions(recipe: Recipe) -> list[str]:
     """Every contradiction between tables, as a sentence for a person."""
-    checks = (_training, _lbfgs, _closed_loop, _windows, _level_shift, _variants)
+    checks = (_training, _free_run, _lbfgs, _closed_loop, _windows, _level_shift, _variants)
     return [fault for check in checks for fault in check(recipe)]
 
 
@@ -38,8 +38,7 @@ def series_faults(table: SeriesTable) -> Iterator[str]:
         )
     only_files = {"format": table.format, "sequence": table.sequence, "time": table.time}
     given = [key for key, value in only_files.items() if value is not None]
-    if table.layout == "lines":
-        given.append("layout")
+    # A layout may stand beside a generator: it says how a file given in its place is read.
     if table.generator is not None and given:
         yield f"{given[0]} belongs to a file, found with a generator: leave it out"
     elif table.layout == "lines":
@@ -57,6 +56,20 @@ def series_faults(table: SeriesTable) -> Iterator[str]:
                 'layout = "lines" has one column, which is both input and target, found '
                 f"{', '.join(sorted(columns))}: name one, or none"
             )
+
+
+def _free_run(recipe: Recipe) -> Iterator[str]:
+    windows = recipe.windows
+    if not windows.free_run:
+        return
+    if windows.horizon != 1 or recipe.network.quantiles or recipe.series.known_ahead:
+        yield (
+            "windows.free_run feeds each forecast back as the next input, so it needs windows."
+            "horizon 1 and neither network.quantiles nor series.known_ahead: set it to 0, or "
+            "leave these out"
+        )
+    if recipe.training.devices * recipe.training.nodes > 1:
+        yield "windows.free_run trains in one process: set training.devices and nodes to 1"
 
 
 def _training(recipe: Recipe) -> Iterator[str]:

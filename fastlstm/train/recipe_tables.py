@@ -11,11 +11,12 @@ from fastlstm.train.recipe_layers import AtLeast0, AtLeast1, LayerTable, Residua
 
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-Columns = Annotated[
+Names = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    Field(strict=False, min_length=1),
+    Field(strict=False),
 ]
+Columns = Annotated[Names, Field(min_length=1)]
 
 
 def _two_ends(value: Any) -> Any:
@@ -124,7 +125,7 @@ class SeriesTable(Table):
     layout: Literal["series", "lines"] = "series"
     input: Columns | None = None
     target: Columns | None = None
-    known_ahead: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    known_ahead: Names = ()
     sequence: str | None = None
     time: str | None = None
     missing: Literal["refuse", "drop", "interpolate"] = "refuse"
@@ -153,7 +154,9 @@ class Windows(Table):
     many-to-many, "last" many-to-one. The first `warm_up` steps of a window carry no loss: there the
     state is still settling (burn-in). `stateful` carries the state from each window to the next one
     of the same stretch of the series (truncated backpropagation through time), of which there are
-    training.batch_size.
+    training.batch_size. In the last `free_run` steps of a window the network is fed what it has
+    itself forecast, and the loss is taken there alone, from epoch `free_run_after` on: it learns to
+    hold a closed loop.
     """
 
     length: AtLeast0
@@ -163,6 +166,8 @@ class Windows(Table):
     stride: AtLeast1 = 1
     warm_up: AtLeast0 = 0
     stateful: bool = False
+    free_run: AtLeast0 = 0
+    free_run_after: AtLeast0 = 0
 
     @model_validator(mode="after")
     def _leaves_something(self) -> Windows:
@@ -172,6 +177,13 @@ class Windows(Table):
             )
         if self.direct and not self.horizon:
             raise ValueError("direct needs a horizon of at least 1, found 0")
+        if self.free_run and not (
+            self.free_run < self.length and self.loss_at == "every" and not self.stateful
+        ):
+            raise ValueError(
+                f"free_run must be less than length, found {self.free_run} and {self.length}, with "
+                'loss_at = "every" and not stateful'
+            )
         if self.stateful and (not self.length or self.loss_at == "last"):
             raise ValueError(
                 'stateful needs a length above 0 and loss_at = "every": it trains on windows that '
@@ -221,7 +233,11 @@ def _adds_target(layer: ResidualLayer, around: bool) -> bool:
 
 
 class Optimiser(Table):
-    """How the weights move. `closure_calls` is how often one step of L-BFGS may evaluate the loss.
+    """How the weights move.
+
+    One step of L-BFGS takes up to `closure_calls` moves, from the last `history` of them; with
+    `line_search` each goes as far as the strong Wolfe conditions ask for, and a step never ends
+    before for want of progress.
 
     Schedules: "cosine" falls to nothing over all steps, "one_cycle" rises to `learning_rate` and
     falls to nothing, "plateau" divides by 2 after `plateau_patience` epochs without a better
@@ -235,6 +251,8 @@ class Optimiser(Table):
     schedule: Literal["constant", "cosine", "one_cycle", "plateau"] = "constant"
     plateau_patience: AtLeast1 = 10
     closure_calls: AtLeast1 = 20
+    line_search: bool = False
+    history: AtLeast1 = 100
 
     @model_validator(mode="after")
     def _fits(self) -> Optimiser:
@@ -258,9 +276,10 @@ class Training(Table):
     otherwise an epoch is so many batches. `loss` "relative" is |y - p| / (|y| + relative_floor), in
     scaled values; with quantiles the loss is theirs (pinball). The best epoch is the one whose
     `monitor` was best on the validation part: its loss, its accuracy, or the error of the
-    closed-loop forecast; `keep` "last" takes the last epoch instead. `level_shift` moves each training window, inputs and targets alike, up or
-    down by a random amount of at most so many deviations: a network learns then to follow a series
-    beyond the levels that it was trained on. Only for series that predict their own inputs.
+    closed-loop forecast; `keep` "last" takes the last epoch instead. `level_shift` moves each
+    training window, inputs and targets alike, up or down by a random amount of at most so many
+    deviations: a network learns then to follow a series beyond the levels that it was trained on.
+    Only for series that predict their own inputs.
     `input_noise` is the deviation of what is added to the inputs in training, in scaled values.
     """
 
