@@ -56,7 +56,9 @@ def test_lbfgs_that_diverges_later_leaves_its_best_network(tmp_path, monkeypatch
         runs.quick(recipe, tmp_path / "run")
     monkeypatch.undo()
     two = runs.quick(
-        recipe.model_copy(update={"training": recipe.training.model_copy(update={"max_epochs": 2})}),
+        recipe.model_copy(
+            update={"training": recipe.training.model_copy(update={"max_epochs": 2})}
+        ),
         tmp_path / "two",
     )
     left = model_file.load(tmp_path / "run" / "unfinished" / "model.safetensors")
