@@ -47,6 +47,8 @@ class Continuation:
         """The end of the series and the forecast after it, one pair of axes for each column."""
         from matplotlib.figure import Figure
 
+        from fastlstm.train.plots import date_axis
+
         known = slice(-SHOWN * len(self.values), None)
         columns = self.series.target_columns
         median = self.quantiles.index(0.5) if self.quantiles else 0
@@ -79,6 +81,7 @@ class Continuation:
             ax.spines[["top", "right"]].set_visible(False)
         axes[0].legend(frameon=False)
         axes[-1].set_xlabel(self.time_name)
+        date_axis(axes[-1], self.time)
         figure.savefig(path, dpi=150)
 
 

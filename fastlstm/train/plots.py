@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -141,6 +142,7 @@ def plot_forecast(
     below.plot(x, forecast - truth, line, color=_FORECAST, linewidth=0.9, label="forecast")
     below.set_ylabel("error" + (f" ({series.unit})" if series.unit else ""))
     below.set_xlabel(label)
+    date_axis(below, x)
     _legend(below)
     return _saved(figure, path)
 
@@ -173,6 +175,7 @@ def plot_fan(series: Series, forecasts: Forecasts, path: Path) -> Figure:
             label=f"forecast, {steps} steps",
         )
         ax.set_ylabel(_value_label(series))
+        date_axis(ax, series.time)
     axes[0].set_title(f"{series.name}: forecasts from {len(picks)} origins", loc="left", pad=26)
     _legend(axes[0], columns=3)
     axes[-1].set_xlabel(series.time_name)
@@ -309,6 +312,14 @@ def _shown(
 def _ends(forecasts: Forecasts) -> tuple[Floats, Floats]:
     """The outermost quantiles of the first target, one step ahead."""
     return forecasts.all_quantiles[:, 0, 0, 0], forecasts.all_quantiles[:, 0, 0, -1]
+
+
+def date_axis(ax: Any, time: NDArray[Any]) -> None:
+    """Dates short enough to stand side by side: what they share stands once, at the end."""
+    if np.issubdtype(time.dtype, np.datetime64):
+        locator = AutoDateLocator(maxticks=9)
+        ax.xaxis.set_major_locator(locator)
+        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def _band(ax: Any, x: NDArray[Any], low: Floats, high: Floats, quantiles: Sequence[float]) -> None:

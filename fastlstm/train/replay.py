@@ -6,7 +6,7 @@ The twin computes in float64 what a stream is given as float32 samples. Memory i
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from fastlstm.errors import SeriesError
 from fastlstm.train.baselines import begins
+from fastlstm.train.cells import Recurrent
 from fastlstm.train.layout import Layout, network_inputs
 from fastlstm.train.network import Network
+from fastlstm.train.plain_layers import Difference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +35,8 @@ Rows: TypeAlias = NDArray[np.int64]
 CHUNK = 4096
 # Sequences side by side.
 ABREAST = 256
-# Numbers that one layer may put out in one call over windows: 64 MiB in float64.
-AT_ONCE = 1 << 23
+# Numbers that one layer may put out in one call over windows: 128 MiB in float64.
+AT_ONCE = 1 << 24
 
 
 def origins(segments: Sequence[Segment], layout: Layout, *, only_last: bool = False) -> Rows:
@@ -121,15 +123,29 @@ def windowed(model: Model, series: Series, layout: Layout, rows: Rows, length: i
 
 def run_windows(network: Network, x: Tensor, rows: Rows, length: int) -> tuple[Tensor, States]:
     """The output at the last step of the windows that end at `rows`, and the state after it."""
-    y, state = network(x[rows[:, None] + np.arange(1 - length, 1)])
+    windows = x[rows[:, None] + np.arange(1 - length, 1)]
+    state = None
+    if length > 1:
+        # Before the last step only the state counts: the head, which may put out hundreds of
+        # values at each step, would cost more than all the rest.
+        _, state = Network(network.layers[: _stateful(network.layers)])(windows[:, :-1])
+    y, state = network(windows[:, -1:], state)
     return y[:, -1], state
+
+
+def _stateful(layers: Sequence[Any]) -> int:
+    """How many layers there are up to the last one that has a state."""
+    found = [k for k, layer in enumerate(layers) if isinstance(layer, Recurrent | Difference)]
+    return found[-1] + 1 if found else 0
 
 
 def windows_at_once(model: Model, length: int) -> int:
     """How many windows fit into one call's memory."""
-    widest = max(max(layer.input_size, layer.output_size) for layer in model.layers)
+    stateful = {state.layer for state in model.states}
+    layers = model.layers[: max(stateful, default=0) + 1]
+    widest = max(max(layer.input_size, layer.output_size) for layer in layers)
     # An LSTM holds its four gates too.
-    return max(1, AT_ONCE // (4 * widest * length))
+    return max(1, min(AT_ONCE // (4 * widest * length), AT_ONCE // model.output_size))
 
 
 def states_at(network: Network, x: Tensor, series: Series, rows: Rows) -> tuple[Tensor, States]:

@@ -223,3 +223,15 @@ def test_learning_rates_leave_out_what_diverges(tmp_path):
     assert ax.lines[1].get_xdata() == [3e-3, 3e-3]
     assert ax.get_ylim() == (0, pytest.approx(1.5 * 0.95))
     check_file(path)
+
+
+def test_dates_stand_side_by_side(tmp_path):
+    """In full they ran into one another where the ticks lay close."""
+    hours = np.datetime64("2018-01-05T00:00") + np.arange(300) * np.timedelta64(1, "h")
+    values = np.random.default_rng(0).standard_normal((300, 1))
+    series = Series("made", "", values, values, ("a",), ("a",), hours, "date")
+    forecasts = forecasts_of(series, range(10, 290), Layout(1))
+    figure = plots.plot_forecast(series, forecasts, {}, tmp_path / "forecast.png")
+    labels = [tick.get_text() for tick in figure.axes[1].get_xticklabels()]
+    assert 3 <= len(labels) <= 10
+    assert sum(map(len, labels)) < 40

@@ -6,7 +6,7 @@ import pytest
 import cases
 from fastlstm import reference
 from fastlstm.errors import SeriesError
-from fastlstm.model import Model
+from fastlstm.model import Difference, Model, Residual
 from fastlstm.train import replay
 from fastlstm.train.layout import Layout, network_inputs
 from fastlstm.train.network import Network
@@ -97,12 +97,22 @@ def test_streams_are_those_of_the_reference(monkeypatch, chunk, known):
     )
 
 
-@pytest.mark.parametrize("at_once", [1, 1 << 23])
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_windows_begin_anew_at_each_row(monkeypatch, at_once, kind):
+@pytest.mark.parametrize("at_once", [1, 1 << 24])
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (cases.recurrent("LSTM", 1, 5), cases.dense(5, 1)),
+        (cases.dense(1, 3), cases.recurrent("GRU", 3, 5, initial=True)),
+        (Difference(1), cases.recurrent("RNN", 1, 5), cases.dense(5, 1), Residual(3, (0,))),
+        (cases.recurrent("GRU", 1, 3), Difference(3), cases.dense(3, 2), cases.dense(2, 1)),
+        (cases.dense(1, 2), cases.dense(2, 1)),
+    ],
+    ids=["head", "none", "residual", "difference", "stateless"],
+)
+def test_windows_begin_anew_at_each_row(monkeypatch, at_once, layers):
     monkeypatch.setattr(replay, "AT_ONCE", at_once)
-    layout, series = Layout(2), series_of((15, 9))
-    model = model_of(1, 1, kind)
+    model = Model(layers)
+    layout, series = Layout(2, targets=model.output_size), series_of((15, 9))
     rows = np.array([2, 5, 12, 16, 20, 22])
     found = replay.windowed(model, series, layout, rows, 4)
     x = series.inputs.astype(np.float32)
