@@ -181,7 +181,8 @@ def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False
         callbacks.append(EpochBar())
     processes = training.devices * training.nodes
     return Trainer(
-        max_epochs=training.max_epochs,
+        # Whoever only tries says itself how many batches.
+        max_epochs=-1 if only_try else training.max_epochs,
         accelerator=training.accelerator,
         devices=training.devices,
         num_nodes=training.nodes,
