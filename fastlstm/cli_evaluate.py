@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastlstm.cli_output import console, room_for, write_json
+from fastlstm.cli_output import console, room_for, telling, write_json
 
 if TYPE_CHECKING:
     from fastlstm.model import Model
@@ -78,20 +78,29 @@ def evaluate(
         plot.mkdir(parents=True, exist_ok=True)
     network = fastlstm.load(model)
     series = cli_series.read(network, data, columns, time, sequence, lines)
-    if steps is None:
-        from fastlstm.train.evaluation import judge
-
-        _, forecasts, figures = judge(network, series, period=period)
-        title = "Evaluated"
-    else:
-        forecasts, figures = _backtest(network, series, steps, origins or 0, period)
-        title = "Backtest"
+    with telling("Evaluating") as tell:
+        tell(f"{series.name}, {len(series)} samples")
+        forecasts, figures = (
+            _evaluate(network, series, period)
+            if steps is None
+            else _backtest(network, series, steps, origins or 0, period)
+        )
+    title = "Evaluated" if steps is None else "Backtest"
     console().print(cli_tables.scores(title, figures))
     write_json(json_file, figures)
     if plot is not None:
         season = period or int(network.metadata.get("period", 0))
         for path in _draw(series, forecasts, figures, plot, season):
             typer.echo(f"wrote {path}")
+
+
+def _evaluate(
+    network: Model, series: Series, period: int | None
+) -> tuple[Forecasts, dict[str, Any]]:
+    from fastlstm.train.evaluation import judge
+
+    judged = judge(network, series, period=period)
+    return judged.forecasts, judged.figures
 
 
 def _backtest(

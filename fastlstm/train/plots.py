@@ -5,7 +5,7 @@ Figure objects only: pyplot would keep every figure in global state.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -317,9 +317,10 @@ def _ends(forecasts: Forecasts) -> tuple[Floats, Floats]:
 def date_axis(ax: Any, time: NDArray[Any]) -> None:
     """Dates short enough to stand side by side: what they share stands once, at the end."""
     if np.issubdtype(time.dtype, np.datetime64):
-        locator = AutoDateLocator(maxticks=9)
+        # As Any: matplotlib's dates have no types.
+        locator: Any = cast("Any", AutoDateLocator)(maxticks=9)
         ax.xaxis.set_major_locator(locator)
-        ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        ax.xaxis.set_major_formatter(cast("Any", ConciseDateFormatter)(locator))
 
 
 def _band(ax: Any, x: NDArray[Any], low: Floats, high: Floats, quantiles: Sequence[float]) -> None:

@@ -21,7 +21,7 @@ from fastlstm.train.network import Network
 from fastlstm.train.plain_layers import Difference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fastlstm.model import Model
     from fastlstm.train.cells import States
@@ -133,7 +133,7 @@ def run_windows(network: Network, x: Tensor, rows: Rows, length: int) -> tuple[T
     return y[:, -1], state
 
 
-def _stateful(layers: Sequence[Any]) -> int:
+def _stateful(layers: Iterable[Any]) -> int:
     """How many layers there are up to the last one that has a state."""
     found = [k for k, layer in enumerate(layers) if isinstance(layer, Recurrent | Difference)]
     return found[-1] + 1 if found else 0
