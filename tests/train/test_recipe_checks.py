@@ -228,6 +228,7 @@ def test_what_goes_together_is_taken():
     around = {"kind": "Residual", "add": "target", "layers": [LSTM, LSTM]}
     for tables in (
         {"series": {**PATH, "known_ahead": ["h"], "input": ["v", "h"], "target": "v"}},
+        {"series": {**PATH, "known_ahead": "h", "input": "v"}},
         {"series": {**PATH, "layout": "lines", "input": "a", "target": "a"}},
         # For a file given in place of the generator.
         {"series": {"generator": {"kind": "ball"}, "layout": "lines"}},
