@@ -1,6 +1,7 @@
 """What a run tells of its model: each figure from the reference at the origins of the test part."""
 
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,10 +10,11 @@ import cases
 from fastlstm import reference
 from fastlstm.model import Model
 from fastlstm.train import load_recipe
+from fastlstm.train.baselines import LinearMap
 from fastlstm.train.layout import Layout
 from fastlstm.train.report import report
 from fastlstm.train.series import load_series
-from fastlstm.train.split import fit_scaling, split
+from fastlstm.train.split import Segment, fit_scaling, split
 
 HISTORY = [{"epoch": 0, "train_loss": 1.0, "validation_loss": 2.0, "learning_rate": 0.1}]
 BASE = {
@@ -99,6 +101,15 @@ def test_a_one_step_model_and_its_closed_loop(tmp_path):
         "fan.png",
         "horizon.png",
     }
+
+
+def test_the_linear_map_never_sees_the_test_part(tmp_path):
+    with mock.patch.object(LinearMap, "fit", wraps=LinearMap.fit) as fit:
+        told(tmp_path, 1, **{"evaluation.linear_window": 24})
+    _, train, choosing, ahead, window = fit.call_args.args
+    assert train == (Segment(0, 0, 200),)
+    assert choosing == (Segment(0, 200, 250),)
+    assert (ahead, window) == ((1,), 24)
 
 
 def test_a_direct_model_of_the_last_step_of_windows(tmp_path):
