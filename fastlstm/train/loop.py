@@ -5,6 +5,7 @@ Every epoch draws from its own seed, so that a resumed run is the run that was n
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import time
@@ -77,7 +78,9 @@ class Batches:
                 made += 1
                 # Fewer windows than processes: one works in vain, lest the others wait for it.
                 own = numbers[rank::world] if rank < len(numbers) else numbers[:1]
-                share = self.windows.share(own, numbers) if rank < len(numbers) else 0.0
+                share = 1.0
+                if world > 1:
+                    share = self.windows.share(own, numbers) if rank < len(numbers) else 0.0
                 yield self.windows.batch(own), share
 
 
@@ -92,6 +95,10 @@ class Looks:
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)
+
+
+# nn.Module looks up whatever is set among its weights first, a tenth of a small network's step.
+_NEVER_WEIGHTS = frozenset({"_current_fx_name", "_total", "_count", "_state"})
 
 
 class Task(LightningModule):
@@ -128,6 +135,13 @@ class Task(LightningModule):
         self._clock = 0.0
         # Now: what it refuses is refused before anything is written.
         self._batches = Batches(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes some forty times a step which hook it calls: never a weight."""
+        if name in _NEVER_WEIGHTS:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @property
     def world_size(self) -> int:
@@ -173,6 +187,13 @@ class Task(LightningModule):
         torch.manual_seed(self.epoch_seed())
         self._total, self._count, self._clock = 0.0, 0, time.perf_counter()
         self._state = None
+        table = self.recipe.windows
+        self._free = table.free_run if self.current_epoch >= table.free_run_after else 0
+        if self._free and self.current_epoch == table.free_run_after:
+            # What L-BFGS knows of the curvature is that of another loss.
+            for optimiser in self.trainer.optimizers:
+                if isinstance(optimiser, torch.optim.LBFGS):
+                    optimiser.state.clear()
 
     def future(self, origins: Tensor) -> Tensor:
         """The truth at each origin: (..., ahead, targets)."""
@@ -202,16 +223,34 @@ class Task(LightningModule):
             y, state = self.network(x, self._state)
             self._state = tuple(vector.detach() for vector in state)
             y = y[:, windows.scored].unflatten(-1, self.layout.shape)
+        elif self._free:
+            y, truth = self.free_run(x), truth[:, -self._free :]
         else:
             y = self.forecasts(windows, x)
         loss = self.loss(y, truth)
         count = truth.shape.numel()
+        if self.world_size > 1 and not extra:
+            count = 0  # in vain: another process has this window
         self._total += loss.detach() * count
         self._count += count
         if self.world_size > 1:
             # The mean over all processes, whose gradients are averaged, is the batch's own.
             loss = loss * (self.world_size * extra)
         return loss
+
+    def free_run(self, x: Tensor) -> Tensor:
+        """Forecasts over the last steps of x (windows, time, I), each fed back as the next input.
+
+        The gradient goes through the feedback: (windows, free_run, 1, targets, 1).
+        """
+        # What the last given sample leads to is the first of them.
+        y, state = self.network(x[:, : x.size(1) - self._free + 1])
+        value = y[:, -1:]
+        values = [value]
+        for _ in range(self._free - 1):
+            value, state = self.network(value, state)
+            values.append(value)
+        return torch.cat(values, 1).unflatten(-1, self.layout.shape)
 
     def _disturbed(self, batch: Batch, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Level shifts and noise, as the recipe has them."""
@@ -257,7 +296,7 @@ class Task(LightningModule):
             # Apple's devices have no float64.
             dtype = torch.float32 if self.device.type == "mps" else torch.float64
             exact = torch.tensor(value, dtype=dtype)
-            self.log(name, exact, batch_size=1, sync_dist=both)
+            self.log(name, exact, batch_size=1, sync_dist=both, logger=False)
         self._seen["monitored"] = monitored
 
     def on_train_epoch_end(self) -> None:
@@ -276,6 +315,9 @@ class Task(LightningModule):
         self.seconds += time.perf_counter() - self._clock
         self.history.append(row)
         self.write_history()
+        if self.logger is not None:
+            figures = {name: row[name] for name in row if name not in ("epoch", "monitored")}
+            self.logger.log_metrics(figures, step=self.current_epoch)
 
     def _mean_loss(self) -> float:
         """The mean over all predictions of the epoch, those of every process."""
@@ -319,3 +361,7 @@ class Task(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """History and clock go on where they stopped."""
         self.history, self.seconds = list(checkpoint["history"]), checkpoint["seconds"]
+
+
+# Lightning looks at the arguments of training_step at every step: this is where it finds them.
+Task.training_step.__signature__ = inspect.signature(Task.training_step)  # type: ignore[attr-defined]

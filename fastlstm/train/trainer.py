@@ -21,6 +21,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from fastlstm.errors import MissingExtraError
+from fastlstm.train import memory
 from fastlstm.train.loop import Task, TrainingError
 from fastlstm.train.progress import EpochBar, print_line
 from fastlstm.whole_file import write
@@ -195,6 +196,8 @@ def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False
         gradient_clip_val=training.gradient_clip or None,
         deterministic=True,
         logger=_tensorboard(work) if training.tensorboard and not only_try else False,
+        # What is logged is logged by the epoch; Lightning warns where one has fewer steps than this.
+        log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
