@@ -56,6 +56,44 @@ def test_a_recipe_with_a_typo_is_one_clear_error(run, series, tmp_path, setting,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--variant", "one"], ["--variant", "has no variants"]),
+        (["--device", "tpu"], ["training.accelerator", "'tpu'"]),
+        (["--devices", "2", "--set", "optimiser.name=lbfgs"], ["lbfgs", "training.devices 2"]),
+        (["--set", "training.precision=16-mixed", "--device", "cpu"], ["16-mixed", "bf16-mixed"]),
+        (
+            ["--find-learning-rate", "--set", "optimiser.name=lbfgs"],
+            ["expected one that takes gradient steps", "begin with 1"],
+        ),
+        (["--set", "windows.horizon=500"], ["windows.horizon 500", "give a longer series"]),
+    ],
+)
+def test_what_training_cannot_do_is_said_before_it_begins(run, tmp_path, arguments, words):
+    result = run("train", "sunspots", "--out", tmp_path / "run", *arguments)
+    assert result.code != 0
+    assert "Traceback" not in result.err
+    for word in words:
+        assert word in " ".join(result.err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_constant_column_is_one_clear_error(run, tmp_path):
+    (tmp_path / "flat.csv").write_text("year,sunspots\n" + "".join(f"{k},5\n" for k in range(400)))
+    line = run("train", "sunspots", "--data", tmp_path / "flat.csv", "--out", tmp_path / "r").error
+    assert "sunspots is constant (5)" in line
+    assert 'set scaling = "none"' in line
+
+
+def test_a_diverging_run_is_one_clear_error(run, series, tmp_path):
+    settings = ("optimiser.name=sgd", "optimiser.learning_rate=1e30", "training.gradient_clip=0")
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    line = run("train", "sunspots", "--data", series, "--out", tmp_path / "r", *arguments).error
+    assert "training diverged in epoch 0" in line
+    assert "lower optimiser.learning_rate (now 1e+30)" in line
+
+
 def test_a_recipe_file_with_a_typo_is_named(run, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text("[serie]\npath = 'x.csv'\n")

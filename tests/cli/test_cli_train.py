@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
 import fastlstm
+from fastlstm.train import load_recipe
 
 
 def test_train_shows_the_metrics_that_it_writes_and_lists_the_files(trained):
@@ -86,3 +88,59 @@ def test_forecast_refuses_two_columns_for_a_model_of_one(run, trained, series):
     line = run("forecast", trained[0] / "model.safetensors", *arguments).error
     assert "reads 1 column, found 2 (sunspots, square)" in line
     assert "--column" in line
+
+
+def recipe_file(path, variants=""):
+    """A tiny recipe of a sine as a TOML file."""
+    path.write_text(
+        '[series]\ngenerator = { kind = "sine", samples = 200 }\n'
+        "[windows]\nlength = 20\nstride = 4\n"
+        "[network]\n"
+        'layers = [{ kind = "RNN", hidden_size = 2 }, { kind = "Dense", output_size = 1 }]\n'
+        f"[training]\nmax_epochs = 2\n{variants}"
+    )
+    return path
+
+
+VARIANTS = (
+    '[evaluation]\nbest_by = "rmse"\n'
+    "[variants.slow]\noptimiser = { learning_rate = 1e-4 }\n"
+    "[variants.quick]\noptimiser = { learning_rate = 0.05 }\n"
+)
+
+
+def test_variants_are_trained_compared_and_chosen_among(run, tmp_path):
+    recipe = recipe_file(tmp_path / "two.toml", VARIANTS)
+    done = run("train", recipe, "--out", tmp_path / "all", "--device", "cpu")
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    rmse = {name: figures["rmse"] for name, figures in metrics["variants"].items()}
+    assert list(rmse) == ["slow", "quick"]
+    assert metrics["best"] == min(rmse, key=rmse.get)
+    for value in rmse.values():
+        assert f"{value:#.4g}"[:4] in done.out
+    assert load_recipe(tmp_path / "all" / "slow").training.accelerator == "cpu"
+    one = run("train", recipe, "--out", tmp_path / "one", "--variant", "quick", "--device", "cpu")
+    assert one.code == 0, one.err
+    assert {p.name for p in (tmp_path / "one").iterdir() if p.is_dir()} == {"quick"}
+    models = [tmp_path / name / "quick" / "model.safetensors" for name in ("all", "one")]
+    assert models[0].read_bytes() == models[1].read_bytes()
+
+
+def test_finding_a_learning_rate_only_tries(run, tmp_path):
+    recipe, folder = recipe_file(tmp_path / "one.toml"), tmp_path / "out"
+    done = run("train", recipe, "--out", folder, "--find-learning-rate")
+    assert done.code == 0, done.err
+    assert {path.name for path in folder.iterdir()} == {"learning_rate.png"}
+    found = re.search(r"suggested: --set optimiser\.learning_rate=(\S+)", done.out)
+    assert 1e-6 < float(found[1]) <= 1
+    assert str(folder / "learning_rate.png") in done.out
+
+
+def test_the_ready_recipes_are_listed_with_what_they_are_for(run):
+    from fastlstm.train.recipe import about, ready_recipes
+
+    out = " ".join(run("train", "list").out.split())
+    for name in ready_recipes():
+        assert name in out
+        assert about(name).split()[0] in out
