@@ -14,9 +14,11 @@ import torch
 
 from fastlstm.errors import RecipeError
 from fastlstm.train import run_folder
+from fastlstm.train.backtest import obstacle
 from fastlstm.train.closed_loop import ClosedLoop
 from fastlstm.train.layout import Layout, input_names, network_inputs
 from fastlstm.train.loop import Task, TrainingError
+from fastlstm.train.metrics import Yardstick
 from fastlstm.train.network import Network
 from fastlstm.train.plain_layers import Affine
 from fastlstm.train.plots import plot_closed_loop
@@ -60,7 +62,11 @@ class _Plan:
         series = load_series(recipe.series)
         parts = split(series, recipe)
         scaling = fit_scaling(series, parts, recipe.series)
-        return cls(recipe, series, parts, scaling, Layout.of_recipe(recipe, series))
+        layout = Layout.of_recipe(recipe, series)
+        steps = recipe.evaluation.steps
+        if steps and (why := obstacle(layout, series, steps)):
+            raise RecipeError(f"{recipe.name}: evaluation.steps: {why}")
+        return cls(recipe, series, parts, scaling, layout)
 
 
 def fit(
@@ -229,27 +235,21 @@ def _model(network: Network, plan: _Plan) -> Model:
         "window": recipe.windows.length,
         "loss_at": recipe.windows.loss_at,
         "period": recipe.evaluation.period,
-        "naive_mae": _naive_mae(plan),
+        **_yardstick(plan),
     }
-    if scaling is not None:
-        metadata["target_deviation"] = scaling.target_deviation.tolist()
     if series.known_columns:
         metadata["known_columns"] = list(series.known_columns)
         metadata["network_inputs"] = list(input_names(series, layout))
     return Network(layers).to_model(metadata)
 
 
-def _naive_mae(plan: _Plan) -> list[float]:
-    """For each target the mean absolute change over a season, or a step, of the training part."""
-    season = plan.recipe.evaluation.period or 1
-    changes = [
-        np.abs(plan.series.targets[s.first + season : s.end] - values)
-        for s in plan.parts.train
-        if len(values := plan.series.targets[s.first : s.end - season])
-    ]
-    if not changes:
-        return []
-    return [float(value) for value in np.concatenate(changes).mean(0)]
+def _yardstick(plan: _Plan) -> dict[str, Any]:
+    """What the training part says of each target, for whoever judges the model later."""
+    table, segments = plan.recipe.evaluation, plan.parts.train
+    measured = Yardstick.of_training(
+        plan.series, segments, plan.scaling, table.period, table.accuracy_floor
+    )
+    return measured.metadata()
 
 
 def _draw_closed_loops(task: Task, plan: _Plan, folder: Path) -> None:

@@ -22,6 +22,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from fastlstm.errors import MissingExtraError
 from fastlstm.train import memory
+from fastlstm.train import memory
 from fastlstm.train.loop import Task, TrainingError
 from fastlstm.train.progress import EpochBar, print_line
 from fastlstm.whole_file import write
@@ -44,7 +45,8 @@ def surroundings(recipe: Recipe) -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     # Lightning's own isolate_rng leaves everything as it is after an error.
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(range(torch.cuda.device_count())), warnings.catch_warnings():
+    devices = range(torch.cuda.device_count())
+    with memory.kept(), torch.random.fork_rng(devices), warnings.catch_warnings():
         for message in _KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message)
         try:
@@ -196,7 +198,7 @@ def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False
         gradient_clip_val=training.gradient_clip or None,
         deterministic=True,
         logger=_tensorboard(work) if training.tensorboard and not only_try else False,
-        # What is logged is logged by the epoch; Lightning warns where one has fewer steps than this.
+        # Logged is by the epoch; Lightning warns where one has fewer steps than this.
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
