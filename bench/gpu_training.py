@@ -108,7 +108,7 @@ def cudnn_share(task: Any) -> float:
         y = task.forecasts(batch, task.inputs[batch.rows])
         task.loss(y, task.future(batch.origins)).backward()
         _wait()
-    kernels = [e for e in profile.events() if e.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [e for e in profile.events() if e.device_type.name == "CUDA"]
     whole = sum(event.self_device_time_total for event in kernels)
     found = sum(
         event.self_device_time_total
@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen.json.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "device": torch.cuda.get_device_name(),
-        "cudnn": torch.backends.cudnn.version(),
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "machine": machine.describe(),
         "rows": [asdict(row) for row in rows],
     }

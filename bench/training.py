@@ -120,7 +120,7 @@ class Loop:
             def closure(loss_of: Callable[[], Tensor] = loss_of) -> Tensor:
                 self.optimiser.zero_grad()
                 loss = loss_of()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 seen.append(loss.detach())
                 return loss
 
@@ -142,7 +142,7 @@ def plain_loop(task: Task) -> Loop:
 
     def losses(epoch: int) -> Iterator[Any]:
         order = torch.randperm(len(segments), generator=torch.Generator().manual_seed(epoch))
-        for batch in order.split(size):
+        for batch in torch.split(order, size):
             if task.recipe.windows.loss_at == "last":
                 yield lambda batch=batch: last_loss(inputs[batch], lengths[batch], last[batch])
             else:
@@ -168,7 +168,7 @@ def fastest_loop(task: Task) -> Loop:
         generator = torch.Generator().manual_seed(epoch)
         batches = task.train_dataloader()
         order = torch.randperm(len(batches.windows), generator=generator)
-        for numbers in order.split(batches.size):
+        for numbers in torch.split(order, batches.size):
             batch = batches.windows.batch(numbers)
             yield lambda batch=batch: nn.functional.mse_loss(
                 twin.forecasts(batch, twin.inputs[batch.rows])[..., 0], twin.future(batch.origins)

@@ -122,7 +122,7 @@ class Windows:
         if not len(self):
             return
         at_once = max(1, LOOK_AT_ONCE // int(self.lengths.max()))
-        for numbers in torch.arange(len(self)).split(at_once):
+        for numbers in torch.split(torch.arange(len(self)), at_once):
             yield self.batch(numbers)
 
 

@@ -88,14 +88,14 @@ def _published(results: dict[str, FitResult]) -> dict[str, dict[str, float]]:
 
 
 def _best(recipe: Recipe, results: dict[str, FitResult], metric: str) -> str:
-    figures = {name: result.metrics.get(metric) for name, result in results.items()}
+    figures: dict[str, Any] = {name: result.metrics.get(metric) for name, result in results.items()}
     if any(value is None for value in figures.values()):
         known = sorted(k for k, v in next(iter(results.values())).metrics.items() if _number(v))
         raise RecipeError(
             f"{recipe.name}: evaluation.best_by: no figure {metric}; there are {', '.join(known)}"
         )
     choose = max if metric in HIGHER_IS_BETTER else min
-    return choose(figures, key=lambda name: figures[name])
+    return choose(figures, key=figures.__getitem__)
 
 
 def _number(value: Any) -> bool:
