@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fastlstm.errors import FastLSTMError
 from fastlstm.train.batches import Batch, Tracks, Windows
+from fastlstm.train.least_squares import LeastSquares
 from fastlstm.train.losses import loss_of, relative_error
 from fastlstm.train.optimisers import configured
 
@@ -74,7 +75,7 @@ class Batches:
         rank, world = self.task.global_rank, self.task.world_size
         while made < limit:
             order = torch.randperm(count, generator=generator)
-            for numbers in order.split(self.size)[: limit - made]:
+            for numbers in torch.split(order, self.size)[: limit - made]:
                 made += 1
                 # Fewer windows than processes: one works in vain, lest the others wait for it.
                 own = numbers[rank::world] if rank < len(numbers) else numbers[:1]
@@ -133,6 +134,10 @@ class Task(LightningModule):
         self._seen: dict[str, float] = {}
         self._sums: list[tuple[int, Tensor, Tensor | None]] = []
         self._clock = 0.0
+        self._free = 0
+        self._solver: LeastSquares | None = None
+        if recipe.optimiser.name == "least_squares":
+            self._solver, self.automatic_optimization = LeastSquares(network), False
         # Now: what it refuses is refused before anything is written.
         self._batches = Batches(self)
 
@@ -207,16 +212,19 @@ class Task(LightningModule):
         """The network's forecasts at the scored steps: (..., ahead, targets, quantiles)."""
         if batch.sizes is None:
             assert isinstance(batch.scored, slice)
-            y = self.network(x)[0][:, batch.scored]
+            y: Tensor = self.network(x)[0][:, batch.scored]
         else:
             y = self.network.packed(x, batch.sizes)[batch.scored]
-        return y.unflatten(-1, self.layout.shape)
+        return y.reshape(*y.shape[:-1], *self.layout.shape)
 
-    def training_step(self, batch: tuple[Batch, Any]) -> Tensor:
+    def training_step(self, batch: tuple[Batch, Any], batch_idx: int) -> Tensor | None:
         """The loss over one batch of windows."""
         windows, extra = batch
         x, truth = self.inputs[windows.rows], self.future(windows.origins)
         x, truth = self._disturbed(windows, x, truth)
+        if self._solver is not None:
+            self._take_in(self._solver, windows, x, truth, last=batch_idx == len(self._batches) - 1)
+            return None
         if self.recipe.windows.stateful:
             if extra:
                 self._state = None
@@ -238,6 +246,21 @@ class Task(LightningModule):
             loss = loss * (self.world_size * extra)
         return loss
 
+    @torch.no_grad()
+    def _take_in(
+        self, solver: LeastSquares, batch: Batch, x: Tensor, truth: Tensor, *, last: bool
+    ) -> None:
+        """A batch's part of the normal equations, and their solution after the last batch."""
+        solver.add(self.network(x)[0][:, batch.scored], truth.flatten(-2))
+        self.optimizers().step()  # type: ignore[union-attr]
+        if last:
+            self._total, self._count = solver.solve(self._penalty()), 1
+            solver.begin()
+
+    def _penalty(self) -> float:
+        penalties = self.recipe.optimiser.penalties
+        return penalties[self.current_epoch % len(penalties)]
+
     def free_run(self, x: Tensor) -> Tensor:
         """Forecasts over the last steps of x (windows, time, I), each fed back as the next input.
 
@@ -250,7 +273,8 @@ class Task(LightningModule):
         for _ in range(self._free - 1):
             value, state = self.network(value, state)
             values.append(value)
-        return torch.cat(values, 1).unflatten(-1, self.layout.shape)
+        every = torch.cat(values, 1)
+        return every.reshape(*every.shape[:-1], *self.layout.shape)
 
     def _disturbed(self, batch: Batch, x: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """Level shifts and noise, as the recipe has them."""
@@ -278,9 +302,11 @@ class Task(LightningModule):
         count = sum(n for n, _, _ in self._sums)
         loss = sum(float(value) * n for n, value, _ in self._sums) / count
         self._seen = {"validation_loss": loss}
+        if self._solver is not None:
+            self._seen["penalty"] = self._penalty()
         monitored = loss
         if self.recipe.training.monitor == "accuracy":
-            accuracy = sum(float(value) * n for n, _, value in self._sums) / count  # type: ignore[arg-type]
+            accuracy = sum(float(value) * n for n, _, value in self._sums) / count  # type: ignore[arg-type,misc]
             self._seen["accuracy"], monitored = accuracy, -accuracy
         self._sums = []
         if self.closed_loop is not None:

@@ -24,6 +24,7 @@ from fastlstm.train.cells import (
     States,
 )
 from fastlstm.train.plain_layers import Affine, BatchNorm, Dense, Difference, LayerNorm, Residual
+from fastlstm.train.resonant import resonate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -52,11 +53,11 @@ class Network(nn.Module):
 
         Each entry of `layers` has a `kind`: LSTM, GRU or RNN with `hidden_size` (and `bias`,
         `bidirectional`; an LSTM's `proj_size`, `peephole`; a GRU's `reset`; an RNN's
-        `nonlinearity`); Dense with `output_size` (and `bias`, `activation`); Affine with `scale`
-        and `shift`; LayerNorm (and `eps`, `bias`), BatchNorm and Difference, which take nothing;
-        Residual with `layers`, its inner chain (and `columns` of what goes in, one to be added to
-        each value that comes out: by default all in their order, or the only one to all). A
-        layer's input size is what the one before it puts out.
+        `nonlinearity`, and `resonant`, what resonate takes); Dense with `output_size` (and `bias`,
+        `activation`); Affine with `scale` and `shift`; LayerNorm (and `eps`, `bias`), BatchNorm and
+        Difference, which take nothing; Residual with `layers`, its inner chain (and `columns` of
+        what goes in, one to be added to each value that comes out: by default all in their order,
+        or the only one to all). A layer's input size is what the one before it puts out.
 
         `forget_gate_bias` is what the biases of an LSTM's forget gates add up to at first; a
         network that begins by remembering learns long dependencies sooner (Gers, Schmidhuber and
@@ -160,7 +161,11 @@ class Network(nn.Module):
 def _recurrent(kind: str, input_size: int, hidden_size: int, **options: Any) -> Recurrent:
     """One recurrent layer with random weights: the library's, or a loop where it has none."""
     if kind == "RNN":
-        return RNN(input_size, hidden_size, batch_first=True, **options)
+        resonant = options.pop("resonant", None)
+        layer = RNN(input_size, hidden_size, batch_first=True, **options)
+        if resonant is not None:
+            resonate(layer, **resonant)
+        return layer
     if kind == "GRU":
         reset = options.pop("reset", "after")
         if reset not in hub.RESETS:

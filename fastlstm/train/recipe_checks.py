@@ -20,7 +20,16 @@ _TAKEN = ("checkpoints", "unfinished")
 
 def contradictions(recipe: Recipe) -> list[str]:
     """Every contradiction between tables, as a sentence for a person."""
-    checks = (_training, _free_run, _lbfgs, _closed_loop, _windows, _level_shift, _variants)
+    checks = (
+        _training,
+        _least_squares,
+        _free_run,
+        _lbfgs,
+        _closed_loop,
+        _windows,
+        _level_shift,
+        _variants,
+    )
     return [fault for check in checks for fault in check(recipe)]
 
 
@@ -56,6 +65,25 @@ def series_faults(table: SeriesTable) -> Iterator[str]:
                 'layout = "lines" has one column, which is both input and target, found '
                 f"{', '.join(sorted(columns))}: name one, or none"
             )
+
+
+def _least_squares(recipe: Recipe) -> Iterator[str]:
+    if recipe.optimiser.name != "least_squares":
+        return
+    training, windows = recipe.training, recipe.windows
+    wrong = {
+        'training.loss "mse"': training.loss != "mse",
+        "no network.quantiles": bool(recipe.network.quantiles),
+        "one device": training.devices * training.nodes > 1,
+        "training.average_weights 0": training.average_weights > 0,
+        "windows.length above 0": not windows.length,
+        "neither windows.stateful nor windows.free_run": windows.stateful or windows.free_run > 0,
+        "training.max_epochs of at most one for each of optimiser.penalties": (
+            training.max_epochs > len(recipe.optimiser.penalties)
+        ),
+    }
+    if missing := [what for what, is_wrong in wrong.items() if is_wrong]:
+        yield f"optimiser.name least_squares solves one linear problem: it needs {missing[0]}"
 
 
 def _free_run(recipe: Recipe) -> Iterator[str]:

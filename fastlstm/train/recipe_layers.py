@@ -52,13 +52,26 @@ class GRULayer(Table):
     bidirectional: OneWay = False
 
 
+class Resonant(Table):
+    """First weights of a tanh RNN as a bank of filters: see resonant.py.
+
+    `memory` is the longest time constant and `periods` the seasons, both in steps; `scale` is the
+    size of the input weights, small enough to keep tanh almost linear.
+    """
+
+    memory: Annotated[float, Field(ge=2)]
+    periods: Annotated[tuple[Annotated[float, Field(gt=2)], ...], Field(strict=False)] = ()
+    scale: Annotated[float, Field(gt=0)] = 0.02
+
+
 class RNNLayer(Table):
-    """An RNN layer."""
+    """An RNN layer; `resonant` gives it first weights that remember."""
 
     kind: Literal["RNN"]
     hidden_size: AtLeast1
     nonlinearity: Literal["tanh", "relu"] = "tanh"
     bias: bool = True
+    resonant: Resonant | None = None
     bidirectional: OneWay = False
 
 

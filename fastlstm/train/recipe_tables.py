@@ -237,14 +237,18 @@ class Optimiser(Table):
 
     One step of L-BFGS takes up to `closure_calls` moves, from the last `history` of them; with
     `line_search` each goes as far as the strong Wolfe conditions ask for, and a step never ends
-    before for want of progress.
+    before for want of progress. "least_squares" fits the last Dense layer in closed form, by ridge
+    regression, and leaves the layers before it with their first weights: an echo state network.
+    Each epoch tries the next of the `penalties`.
 
     Schedules: "cosine" falls to nothing over all steps, "one_cycle" rises to `learning_rate` and
     falls to nothing, "plateau" divides by 2 after `plateau_patience` epochs without a better
     validation.
     """
 
-    name: Literal["adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "lbfgs"] = "adam"
+    name: Literal[
+        "adam", "adamw", "nadam", "rmsprop", "sgd", "adagrad", "lbfgs", "least_squares"
+    ] = "adam"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -253,6 +257,9 @@ class Optimiser(Table):
     closure_calls: AtLeast1 = 20
     line_search: bool = False
     history: AtLeast1 = 100
+    penalties: Annotated[tuple[NotNegative, ...], Field(strict=False, min_length=1)] = (
+        1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1,
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _fits(self) -> Optimiser:

@@ -22,7 +22,6 @@ from lightning.pytorch.profilers import PassThroughProfiler
 
 from fastlstm.errors import MissingExtraError
 from fastlstm.train import memory
-from fastlstm.train import memory
 from fastlstm.train.loop import Task, TrainingError
 from fastlstm.train.progress import EpochBar, print_line
 from fastlstm.whole_file import write
@@ -106,7 +105,7 @@ def check_accelerator(recipe: Recipe) -> None:
 class _Checkpoints(ModelCheckpoint):
     """Lightning's own, but a folder that was moved still knows its best epoch."""
 
-    state_key = "ModelCheckpoint"  # type: ignore[assignment]  # see QUICK
+    state_key = "ModelCheckpoint"  # see QUICK
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state over with every path in the folder where the run is now."""
@@ -125,13 +124,13 @@ class _Checkpoints(ModelCheckpoint):
 class _Stopping(EarlyStopping):
     """Lightning's own; see QUICK for its key."""
 
-    state_key = "EarlyStopping"  # type: ignore[assignment]
+    state_key = "EarlyStopping"
 
 
 class _Silence(PassThroughProfiler):
     """No profiler; see QUICK."""
 
-    def profile(self, action_name: str) -> Any:  # type: ignore[override]
+    def profile(self, action_name: str) -> Any:
         """Nothing is begun or ended."""
         return _NOTHING
 
@@ -195,7 +194,7 @@ def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False
         callbacks=callbacks,
         plugins=[_WholeFiles()],
         profiler=_Silence(),
-        gradient_clip_val=training.gradient_clip or None,
+        gradient_clip_val=(training.gradient_clip or None) if task.automatic_optimization else None,
         deterministic=True,
         logger=_tensorboard(work) if training.tensorboard and not only_try else False,
         # Logged is by the epoch; Lightning warns where one has fewer steps than this.

@@ -1,0 +1,70 @@
+"""A tanh RNN whose first weights are a bank of filters: leaky integrators and damped rotations.
+
+Kept so small that tanh is almost linear, it remembers a series at many time scales and in step with
+its seasons, from the first epoch on.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastlstm.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+# Time constants are spread by up to this factor, exp(0.3), either way, so that no two seeds agree.
+_SPREAD = 0.3
+
+
+def resonate(layer: nn.RNN, periods: Sequence[float], memory: float, scale: float) -> None:
+    """Give an RNN layer the weights of such a bank, drawn from torch's own generator.
+
+    A third of the units, all where there are no `periods`, are leaky integrators, whose time
+    constants run evenly on a logarithmic scale from 1 to `memory` steps. The others are pairs that
+    turn once in a period and fade within up to `memory` steps. Inputs come in with weights of
+    +-`scale`, times what keeps each unit's response to noise alike. Raises ModelError where the
+    layer is no tanh RNN of at least 1 + 3 units a period.
+    """
+    units = layer.hidden_size
+    least = 1 + 3 * len(periods)
+    if layer.nonlinearity != "tanh" or units < least:
+        raise ModelError(
+            f"RNN.resonant: expected a tanh RNN of at least {least} units for {len(periods)} "
+            f"periods, found {layer.nonlinearity} and {units}"
+        )
+    pairs = (units - max(1, units // 3)) // 2 if periods else 0
+    alone = units - 2 * pairs
+    weight = torch.zeros(units, units)
+    for k, constant in enumerate(_time_constants(alone, memory)):
+        weight[k, k] = math.exp(-1 / float(constant))
+    rounds = -(-pairs // len(periods)) if pairs else 0
+    fading = _time_constants(rounds, memory).flip(0)
+    for j in range(pairs):
+        turn, keep = (
+            2 * math.pi / periods[j % len(periods)],
+            math.exp(-1 / fading[j // len(periods)]),
+        )
+        a = alone + 2 * j
+        weight[a, a] = weight[a + 1, a + 1] = keep * math.cos(turn)
+        weight[a + 1, a], weight[a, a + 1] = keep * math.sin(turn), -keep * math.sin(turn)
+    gain = (1 - weight.square().sum(1).clamp(max=0.9999)).sqrt()
+    signs = torch.randn(units, layer.input_size).sign()
+    with torch.no_grad():
+        layer.weight_hh_l0.copy_(weight)
+        layer.weight_ih_l0.copy_(scale * gain[:, None] * signs)
+        for name in ("bias_ih_l0", "bias_hh_l0"):
+            if layer.bias:
+                getattr(layer, name).zero_()
+
+
+def _time_constants(count: int, longest: float) -> torch.Tensor:
+    """From 1 to `longest` steps, evenly on a logarithmic scale but for a random spread."""
+    even = torch.logspace(0, math.log10(longest), count)
+    spread = torch.exp((torch.rand(count) * 2 - 1) * _SPREAD)
+    return (even * spread).clamp(0.7, longest)
