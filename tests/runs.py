@@ -73,15 +73,15 @@ class PowerCutError(Exception):
     """What stands in for a sudden end."""
 
 
-def cut_at(monkeypatch, epoch, batch=0, error=PowerCutError):
+def cut_at(monkeypatch, epoch, after=0, error=PowerCutError):
     """Have training end in that epoch, after so many of its batches."""
     step, seen = Task.training_step, []
 
-    def cut(task, batch_of_windows):
+    def cut(task, *batch):
         if task.current_epoch == epoch:
             seen.append(epoch)
-            if len(seen) > batch:
+            if len(seen) > after:
                 raise error
-        return step(task, batch_of_windows)
+        return step(task, *batch)
 
     monkeypatch.setattr(Task, "training_step", cut)

@@ -45,11 +45,11 @@ def test_lbfgs_that_diverges_later_leaves_its_best_network(tmp_path, monkeypatch
     )
     step = Task.training_step
 
-    def overflow(task, batch):
+    def overflow(task, *batch):
         if task.current_epoch == 2:
             with torch.no_grad():
                 next(task.parameters())[0] = float("inf")
-        return step(task, batch)
+        return step(task, *batch)
 
     monkeypatch.setattr(Task, "training_step", overflow)
     with pytest.raises(TrainingError, match=r"in epoch 2 .*; the best network before that is in "):
@@ -68,8 +68,8 @@ def test_lbfgs_that_diverges_later_leaves_its_best_network(tmp_path, monkeypatch
 def test_the_best_network_before_a_divergence_is_saved(tmp_path, monkeypatch):
     step = Task.training_step
 
-    def diverge(task, batch):
-        loss = step(task, batch)
+    def diverge(task, *batch):
+        loss = step(task, *batch)
         if task.current_epoch != 2:
             return loss
         task._total = task._total * float("nan")

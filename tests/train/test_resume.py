@@ -188,11 +188,11 @@ def test_a_full_disk_leaves_the_checkpoint_before_whole(whole, tmp_path, monkeyp
     before = {}
     step = Task.training_step
 
-    def fill(task, batch):
+    def fill(task, *batch):
         if task.current_epoch == 3 and not before:
             before.update({path: path.read_bytes() for path in checkpoints.iterdir()})
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-        return step(task, batch)
+        return step(task, *batch)
 
     recipe = recipe_of("averaged")
     with monkeypatch.context() as patch:
