@@ -99,7 +99,7 @@ class Looks:
 
 
 # nn.Module looks up whatever is set among its weights first, a tenth of a small network's step.
-_NEVER_WEIGHTS = frozenset({"_current_fx_name", "_total", "_count", "_state"})
+_NEVER_WEIGHTS = frozenset({"_current_fx_name", "_total", "_count", "_state", "_evaluated"})
 
 
 class Task(LightningModule):
@@ -134,6 +134,8 @@ class Task(LightningModule):
         self._seen: dict[str, float] = {}
         self._sums: list[tuple[int, Tensor, Tensor | None]] = []
         self._clock = 0.0
+        self._repeats = recipe.optimiser.name == "lbfgs"
+        self._evaluated = 0  # the last batch of the epoch whose loss is counted, from 1 on
         self._free = 0
         self._solver: LeastSquares | None = None
         if recipe.optimiser.name == "least_squares":
@@ -191,6 +193,7 @@ class Task(LightningModule):
         """Seed what the epoch draws: dropout, noise and level shifts."""
         torch.manual_seed(self.epoch_seed())
         self._total, self._count, self._clock = 0.0, 0, time.perf_counter()
+        self._evaluated = 0
         self._state = None
         table = self.recipe.windows
         self._free = table.free_run if self.current_epoch >= table.free_run_after else 0
@@ -217,7 +220,7 @@ class Task(LightningModule):
             y = self.network.packed(x, batch.sizes)[batch.scored]
         return y.reshape(*y.shape[:-1], *self.layout.shape)
 
-    def training_step(self, batch: tuple[Batch, Any], batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: tuple[Batch, Any], batch_idx: int = 0) -> Tensor | None:
         """The loss over one batch of windows."""
         windows, extra = batch
         x, truth = self.inputs[windows.rows], self.future(windows.origins)
@@ -239,8 +242,11 @@ class Task(LightningModule):
         count = truth.shape.numel()
         if self.world_size > 1 and not extra:
             count = 0  # in vain: another process has this window
-        self._total += loss.detach() * count
-        self._count += count
+        # L-BFGS evaluates a batch many times, some of them far away: the first is what counts.
+        if not self._repeats or batch_idx + 1 != self._evaluated:
+            self._total += loss.detach() * count
+            self._count += count
+            self._evaluated = batch_idx + 1
         if self.world_size > 1:
             # The mean over all processes, whose gradients are averaged, is the batch's own.
             loss = loss * (self.world_size * extra)

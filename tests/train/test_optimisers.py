@@ -77,7 +77,8 @@ def bare_epochs(task, optimiser_of, clip=0.0):
                 return loss
 
             optimiser.step(closure)
-            total, count = total + sum(seen), count + len(rows) * len(seen)
+            # Of L-BFGS's evaluations the first, which is of the weights before the step.
+            total, count = total + seen[0], count + len(rows)
         losses.append(total / count)
     return list(network.parameters()), losses
 

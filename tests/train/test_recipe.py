@@ -99,7 +99,7 @@ LSTM = {"kind": "LSTM", "hidden_size": 1}
             "optimiser.name",
             "adamv",
             "optimiser.name: expected one of adam, adamw, nadam, rmsprop, sgd, adagrad, lbfgs, "
-            "found 'adamv' (did you mean adam",
+            "least_squares, found 'adamv' (did you mean adam",
         ),
         (
             "network.layers",

@@ -1,0 +1,38 @@
+"""Freed memory is kept for the next step, and given back in the end."""
+
+import resource
+import sys
+
+import pytest
+import torch
+
+from fastlstm.train import memory
+
+PAGES = 64 * 2**20 // 4096
+
+
+def faults():
+    """Pages that the system has to make while four arrays of 64 MiB come and go."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(64 * 2**20 // 4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(memory._glibc() is None, reason=f"no glibc on {sys.platform}")
+def test_pages_are_made_once_inside_and_each_time_outside():
+    outside = faults()
+    if outside < 3 * PAGES:
+        pytest.skip("huge pages: the system makes fewer than it hands out")
+    with memory.kept():
+        faults()
+        inside = faults()
+    assert inside < PAGES / 8
+    # Given back, and as before: each array is made anew.
+    assert faults() > 3 * PAGES
+
+
+def test_it_does_nothing_without_glibc(monkeypatch):
+    monkeypatch.setattr(memory, "_glibc", lambda: None)
+    with memory.kept():
+        assert torch.ones(3).sum() == 3
