@@ -115,10 +115,14 @@ class Loop:
         self.optimiser = configured(table, parameters, table.learning_rate, 1, fused=fused)
 
     def __call__(self) -> float:
-        seen: list[Tensor] = []
+        firsts: list[Tensor] = []
         for loss_of in self.losses(self.epoch):
+            # Of L-BFGS's evaluations the first is of the weights before the step, as in our history.
+            seen: list[Tensor] = []
 
-            def closure(loss_of: Callable[[], Tensor] = loss_of) -> Tensor:
+            def closure(
+                loss_of: Callable[[], Tensor] = loss_of, seen: list[Tensor] = seen
+            ) -> Tensor:
                 self.optimiser.zero_grad()
                 loss = loss_of()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -126,8 +130,9 @@ class Loop:
                 return loss
 
             self.optimiser.step(closure)
+            firsts.append(seen[0])
         self.epoch += 1
-        return float(torch.stack(seen).mean())
+        return float(torch.stack(firsts).mean())
 
 
 def plain_loop(task: Task) -> Loop:
