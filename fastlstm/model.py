@@ -9,22 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastlstm.base_layer import Array
 from fastlstm.errors import ModelError
-from fastlstm.layers import (
-    ACTIVATIONS,
-    GRU,
-    LAYERS,
-    LSTM,
-    NONLINEARITIES,
-    RESETS,
-    RNN,
-    Affine,
-    Bidirectional,
-    Dense,
-    Difference,
-    Layer,
-    LayerNorm,
-    Residual,
-)
+from fastlstm.layers import LAYERS, Layer
+from fastlstm.plain_layers import ACTIVATIONS, Affine, Dense, Difference, LayerNorm, Residual
+from fastlstm.recurrent_layers import GRU, LSTM, NONLINEARITIES, RESETS, RNN, Bidirectional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

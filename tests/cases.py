@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from fastlstm.layers import Recurrent
+    from fastlstm.recurrent_layers import Recurrent
 
 Array = NDArray[np.float32]
 

@@ -37,6 +37,8 @@ class Rule(NamedTuple):
 RUNTIME = (
     "model",
     "layers",
+    "plain_layers",
+    "recurrent_layers",
     "reference",
     "model_file",
     "compiled",
@@ -61,8 +63,12 @@ RULES = {
     "fastlstm.cli_warmup": Rule(ANYTHING, ANYTHING),
     "fastlstm.errors": Rule((), ("numpy",)),
     "fastlstm.base_layer": Rule(("errors",), ("numpy",)),
-    "fastlstm.layers": Rule(("base_layer", "errors"), ("numpy",)),
-    "fastlstm.model": Rule(("base_layer", "layers", "errors"), ("numpy",)),
+    "fastlstm.plain_layers": Rule(("base_layer", "errors"), ("numpy",)),
+    "fastlstm.recurrent_layers": Rule(("base_layer", "errors"), ("numpy",)),
+    "fastlstm.layers": Rule(("base_layer", "plain_layers", "recurrent_layers", "errors"), ()),
+    "fastlstm.model": Rule(
+        ("base_layer", "layers", "plain_layers", "recurrent_layers", "errors"), ("numpy",)
+    ),
     "fastlstm.reference": Rule(("model",), ("numpy",)),
     "fastlstm.whole_file": Rule((), ()),
     "fastlstm.model_file": Rule(

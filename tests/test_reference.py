@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import cases
-from fastlstm import reference
-from fastlstm.layers import Difference, LayerNorm, Residual
+from fastlstm import Difference, LayerNorm, Residual, reference
 from fastlstm.model import GRU, LSTM, RNN, Affine, Bidirectional, Dense, Model
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
