@@ -9,6 +9,7 @@ short of its goal or a road leaves its bound.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 import sys
@@ -24,14 +25,14 @@ import fastlstm
 from fastlstm import train
 from fastlstm.bench.machine import describe
 from fastlstm.cli import telling
-from fastlstm.train.recipe import about, variant_of
+from fastlstm.train.recipe import about
 
 if TYPE_CHECKING:
     from fastlstm.train.recipe_tables import Recipe
 
 RUNS, DOCS = Path("runs/gallery"), Path("docs")
 PICTURES = DOCS / "gallery"
-VERIFY_STEPS = 2000
+VERIFY_STEPS = 10_000
 SEEDS = (0, 1, 2)
 console = Console()
 
@@ -108,23 +109,26 @@ def run(entry: Entry, seed: int, data: Path | None) -> None:
     recipe = train.load_recipe(entry.recipe, data=source, overrides=overrides)
     folder = RUNS / f"{entry.recipe}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    for name, plan, place in plans(recipe, folder):
-        started = time.perf_counter()
-        done = train.fit(plan, place)
+    started = time.perf_counter()
+    if recipe.variants:
+        results = train.fit_variants(recipe, folder).results.values()
+    else:
+        results = [train.fit(recipe, folder)]
+    console.print(f"trained in {time.perf_counter() - started:.0f} s")
+    for done in results:
+        name = str(done.metrics["recipe"])
         with telling(f"Verifying {name}") as tell:
             report = fastlstm.verify(done.model, steps=VERIFY_STEPS, progress=tell)
-        (place / "verify.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        about_run = {"seconds": time.perf_counter() - started, "machine": describe()}
-        (place / "run.json").write_text(json.dumps(about_run, indent=2) + "\n")
+        (done.folder / "verify.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n")
         roads = [row for row in report.rows if row.verdict == "ok"]
         console.print(f"{name}: {len(roads)} roads within bounds, {done.metrics['seconds']:.0f} s")
 
 
-def plans(recipe: Recipe, folder: Path) -> list[tuple[str, Recipe, Path]]:
+def places(recipe: Recipe, folder: Path) -> list[tuple[str, Path]]:
     """A recipe, or each of its variants, and where it goes."""
     if not recipe.variants:
-        return [(recipe.name, recipe, folder)]
-    return [(f"{recipe.name} {v}", variant_of(recipe, v), folder / v) for v in recipe.variants]
+        return [(recipe.name, folder)]
+    return [(f"{recipe.name} {variant}", folder / variant) for variant in recipe.variants]
 
 
 @dataclass(frozen=True)
@@ -150,13 +154,13 @@ def runs_of(entry: Entry) -> list[Run]:
     recipe = train.load_recipe(entry.recipe)
     found = []
     for seed in entry.seeds:
-        for name, _, folder in plans(recipe, RUNS / f"{entry.recipe}-{seed}"):
+        for name, folder in places(recipe, RUNS / f"{entry.recipe}-{seed}"):
             if (folder / "verify.json").is_file():
                 read = [
                     json.loads((folder / f).read_text()) for f in ("metrics.json", "verify.json")
                 ]
                 found.append(Run(name, seed, folder, *read))
-    order = [name for name, _, _ in plans(recipe, RUNS)]
+    order = [name for name, _ in places(recipe, RUNS)]
     return sorted(found, key=lambda r: (order.index(r.name), r.seed))
 
 
@@ -243,16 +247,22 @@ def section(entry: Entry, runs: list[Run]) -> str:
         lines.append("")
     lines += [facts(one) for one in runs if one.seed == runs[0].seed]
     lines.append("")
-    for one in runs:
-        if one.seed != runs[0].seed:
+    shown = [one for one in runs if one.seed == runs[0].seed]
+    found = [
+        (one.name, one.folder, name, picture_of(one, name))
+        for one in shown
+        for name in entry.pictures
+    ]
+    if shown[0].folder.parent != RUNS:
+        above = shown[0].folder.parent
+        found.insert(0, (entry.recipe, above, "variants", above / "variants.png"))
+    for title, folder, name, picture in found:
+        if picture is None or not picture.is_file():
             continue
-        for name in entry.pictures:
-            if (picture := picture_of(one, name)) is not None:
-                copy = PICTURES / f"{one.folder.parent.name}-{one.folder.name}-{name}.png"
-                if one.folder.parent == RUNS:
-                    copy = PICTURES / f"{one.folder.name}-{name}.png"
-                shutil.copyfile(picture, copy)
-                lines += [f"![{one.name}: {name}](gallery/{copy.name})", ""]
+        parts = folder.relative_to(RUNS).parts
+        copy = PICTURES / f"{'-'.join(parts)}-{name}.png"
+        shutil.copyfile(picture, copy)
+        lines += [f"![{title}: {name}](gallery/{copy.name})", ""]
     return "\n".join(lines)
 
 
@@ -265,16 +275,32 @@ def facts(one: Run) -> str:
     for protocol in ("streamed", "windowed"):
         if m.get(protocol):
             parts.append(f"{protocol} {m[protocol]['rmse']:.4g}")
+    if m.get("published") and m["metric"] == "scaled_mse":
+        parts += [
+            f"{protocol}, scaled: MSE {m[protocol]['scaled_mse']:.4f}, "
+            f"MAE {m[protocol]['scaled_mae']:.4f}"
+            for protocol in ("streamed", "windowed")
+        ]
+        linear = m["baselines"]["linear map"]
+        parts.append(f"linear map: {linear['scaled_mse']:.4f}, {linear['scaled_mae']:.4f}")
     if m.get("closed_loop"):
         loop = m["closed_loop"]
         parts.append(
             f"closed loop over {loop['near_steps']} steps {loop['near_rmse']:.4g}, over "
-            f"{loop['steps']:,} {loop['rmse']:.4g}"
+            f"{loop['steps']:,} {loop['rmse']:.4g} (by epoch {closed_loops(one)})"
         )
     parts.append(
         f"training loss {m['train_loss']:.3g}, {m['selected_on']} {m['validation_loss']:.3g}"
     )
     return f"- {one.name}: {'; '.join(parts)}"
+
+
+def closed_loops(one: Run) -> str:
+    """The closed loop's error after every epoch, over the first steps and over all."""
+    with (one.folder / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    pairs = [(float(row["closed_loop_near"]), float(row["closed_loop_all"])) for row in rows]
+    return ", ".join(f"{near:.2g}/{whole:.2g}" for near, whole in pairs)
 
 
 def picture_of(one: Run, name: str) -> Path | None:

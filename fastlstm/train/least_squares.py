@@ -27,7 +27,7 @@ class LeastSquares:
         After it there may be residual connections, which add what hangs on no weight of it.
         """
         places = [k for k, layer in enumerate(network.layers) if isinstance(layer, Dense)]
-        after = network.layers[places[-1] + 1 :] if places else []
+        after = list(network.layers)[places[-1] + 1 :] if places else []
         if not places or not all(isinstance(layer, Residual) for layer in after):
             raise RecipeError(
                 "optimiser.name: least_squares fits a Dense layer at the end of the network, or "

@@ -56,11 +56,9 @@ def resonate(layer: nn.RNN, periods: Sequence[float], memory: float, scale: floa
     gain = (1 - weight.square().sum(1).clamp(max=0.9999)).sqrt()
     signs = torch.randn(units, layer.input_size).sign()
     with torch.no_grad():
-        layer.weight_hh_l0.copy_(weight)
-        layer.weight_ih_l0.copy_(scale * gain[:, None] * signs)
-        for name in ("bias_ih_l0", "bias_hh_l0"):
-            if layer.bias:
-                getattr(layer, name).zero_()
+        weights = {"weight_hh_l0": weight, "weight_ih_l0": scale * gain[:, None] * signs}
+        for name, parameter in layer.named_parameters():
+            parameter.copy_(weights.get(name, torch.zeros(1)))
 
 
 def _time_constants(count: int, longest: float) -> torch.Tensor:
