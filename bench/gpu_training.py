@@ -89,7 +89,7 @@ def train(document: dict[str, Any], accelerator: str, epochs: int, threads: int)
         trainer.callbacks.append(timed)  # type: ignore[attr-defined]
         trainer.fit(task)
         share = cudnn_share(task) if accelerator == "gpu" else None
-    steps = len(task.train_dataloader())
+    steps = len(task.batches)
     if recipe.optimiser.name == "lbfgs":
         steps *= recipe.optimiser.closure_calls
     # The first epoch chooses kernels and fills caches.
@@ -102,7 +102,7 @@ def cudnn_share(task: Any) -> float:
     """The part of one step's time on the device that is spent in cuDNN's kernels."""
     task.to("cuda")
     task.inputs, task.targets = task.inputs.cuda(), task.targets.cuda()
-    (batch, _), *_ = task.train_dataloader()
+    (batch, _), *_ = task.batches
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         y = task.forecasts(batch, task.inputs[batch.rows])

@@ -117,7 +117,7 @@ class Loop:
     def __call__(self) -> float:
         firsts: list[Tensor] = []
         for loss_of in self.losses(self.epoch):
-            # Of L-BFGS's evaluations the first is of the weights before the step, as in our history.
+            # Of L-BFGS: the first is of the weights before the step, as in our history.
             seen: list[Tensor] = []
 
             def closure(
@@ -172,7 +172,7 @@ def fastest_loop(task: Task) -> Loop:
 
     def losses(epoch: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(epoch)
-        batches = task.train_dataloader()
+        batches = task.batches
         order = torch.randperm(len(batches.windows), generator=generator)
         for numbers in torch.split(order, batches.size):
             batch = batches.windows.batch(numbers)
@@ -227,7 +227,7 @@ def measure(document: dict[str, Any], rounds: int, seed: int = 0) -> list[Row]:
         trainer = trainer_of(task, Path(folder), progress=False)
         trainer.callbacks.append(timed)  # type: ignore[attr-defined]
         trainer.fit(task)
-    steps = len(task.train_dataloader())
+    steps = len(task.batches)
     if recipe.optimiser.name == "lbfgs":
         steps *= recipe.optimiser.closure_calls
     ours = timed.seconds[OURS][1:]

@@ -75,7 +75,7 @@ class PowerCutError(Exception):
 
 def cut_at(monkeypatch, epoch, after=0, error=PowerCutError):
     """Have training end in that epoch, after so many of its batches."""
-    step, seen = Task.training_step, []
+    step, seen = Task.batch_loss, []
 
     def cut(task, *batch):
         if task.current_epoch == epoch:
@@ -84,4 +84,4 @@ def cut_at(monkeypatch, epoch, after=0, error=PowerCutError):
                 raise error
         return step(task, *batch)
 
-    monkeypatch.setattr(Task, "training_step", cut)
+    monkeypatch.setattr(Task, "batch_loss", cut)

@@ -6,7 +6,8 @@ length are stacked, those of several are packed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +17,15 @@ from fastlstm.errors import SeriesError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fastlstm.train.loop import Task
     from fastlstm.train.recipe_tables import Windows as WindowsTable
     from fastlstm.train.split import Segment
 
 # Values of a batch that is only looked at, not trained on: bounds its memory.
 LOOK_AT_ONCE = 1 << 18
+# Batches in a group: what comes between groups is then lost in the steps, and a process that is
+# asked to end, which Lightning looks for there, soon does.
+GROUP = 16
 
 
 class Batch(NamedTuple):
@@ -172,3 +177,76 @@ class Tracks:
                 rows = starts[:, None] + shift + k * window + torch.arange(window)
                 scored = slice(self.table.warm_up if k == 0 else 0, None)
                 yield Batch(rows, None, scored, rows[:, scored]), k == 0
+
+
+class Batches:
+    """The batches of an epoch, in an order that the seed and the epoch alone decide.
+
+    Of several processes each takes every so-manieth window of a batch, so that together they see
+    the batches that one alone would see.
+    """
+
+    def __init__(self, task: Task) -> None:
+        """Over the training part."""
+        table, training = task.recipe.windows, task.recipe.training
+        self.task = task
+        self.tracks: Tracks | None = None
+        if table.stateful:
+            self.tracks = Tracks(task.parts.train, table, training.batch_size or 1)
+        else:
+            self.windows = Windows.to_train_on(task.parts.train, table)
+            self.size = min(training.batch_size or len(self.windows), len(self.windows))
+
+    def __len__(self) -> int:
+        if self.tracks is not None:
+            return len(self.tracks)
+        return self.task.recipe.training.steps_per_epoch or -(-len(self.windows) // self.size)
+
+    def __iter__(self) -> Iterator[Any]:
+        # A generator, because Lightning asks for the iterator of a resumed epoch before it has set
+        # the epoch's number, and for its first batch after that.
+        generator = torch.Generator().manual_seed(self.task.epoch_seed())
+        if self.tracks is not None:
+            yield from self.tracks.batches(generator)
+            return
+        count, limit, made = len(self.windows), len(self), 0
+        rank, world = self.task.global_rank, self.task.world_size
+        while made < limit:
+            order = torch.randperm(count, generator=generator)
+            for numbers in torch.split(order, self.size)[: limit - made]:
+                made += 1
+                # Fewer windows than processes: one works in vain, lest the others wait for it.
+                own = numbers[rank::world] if rank < len(numbers) else numbers[:1]
+                share = 1.0
+                if world > 1:
+                    share = self.windows.share(own, numbers) if rank < len(numbers) else 0.0
+                yield self.windows.batch(own), share
+
+
+class Groups:
+    """The same batches in the same order, so many at a time; each is made when it is needed."""
+
+    def __init__(self, batches: Batches) -> None:
+        """Each group is to be used up before the next is asked for."""
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return -(-len(self.batches) // GROUP)
+
+    def __iter__(self) -> Iterator[Iterator[Any]]:
+        batches = iter(self.batches)
+        for _ in range(len(self)):
+            yield islice(batches, GROUP)
+
+
+class Looks:
+    """The batches of the validation part. Lightning takes a bare list for several data sets."""
+
+    def __init__(self, batches: list[Batch]) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)

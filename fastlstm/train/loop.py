@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from fastlstm.errors import FastLSTMError
-from fastlstm.train.batches import Batch, Tracks, Windows
+from fastlstm.train.batches import Batch, Batches, Groups, Looks, Windows
 from fastlstm.train.least_squares import LeastSquares
 from fastlstm.train.losses import loss_of, relative_error
 from fastlstm.train.optimisers import configured
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from fastlstm.train.cells import States
@@ -39,63 +40,6 @@ OnForecast: TypeAlias = Callable[[int, Tensor], None]
 
 class TrainingError(FastLSTMError, RuntimeError):
     """A run diverged, could not be written, or there is nothing to resume."""
-
-
-class Batches:
-    """The batches of an epoch, in an order that the seed and the epoch alone decide.
-
-    Of several processes each takes every so-manieth window of a batch, so that together they see
-    the batches that one alone would see.
-    """
-
-    def __init__(self, task: Task) -> None:
-        """Over the training part."""
-        table, training = task.recipe.windows, task.recipe.training
-        self.task = task
-        self.tracks: Tracks | None = None
-        if table.stateful:
-            self.tracks = Tracks(task.parts.train, table, training.batch_size or 1)
-        else:
-            self.windows = Windows.to_train_on(task.parts.train, table)
-            self.size = min(training.batch_size or len(self.windows), len(self.windows))
-
-    def __len__(self) -> int:
-        if self.tracks is not None:
-            return len(self.tracks)
-        return self.task.recipe.training.steps_per_epoch or -(-len(self.windows) // self.size)
-
-    def __iter__(self) -> Iterator[Any]:
-        # A generator, because Lightning asks for the iterator of a resumed epoch before it has set
-        # the epoch's number, and for its first batch after that.
-        generator = torch.Generator().manual_seed(self.task.epoch_seed())
-        if self.tracks is not None:
-            yield from self.tracks.batches(generator)
-            return
-        count, limit, made = len(self.windows), len(self), 0
-        rank, world = self.task.global_rank, self.task.world_size
-        while made < limit:
-            order = torch.randperm(count, generator=generator)
-            for numbers in torch.split(order, self.size)[: limit - made]:
-                made += 1
-                # Fewer windows than processes: one works in vain, lest the others wait for it.
-                own = numbers[rank::world] if rank < len(numbers) else numbers[:1]
-                share = 1.0
-                if world > 1:
-                    share = self.windows.share(own, numbers) if rank < len(numbers) else 0.0
-                yield self.windows.batch(own), share
-
-
-class Looks:
-    """The batches of the validation part. Lightning takes a bare list for several data sets."""
-
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
 
 
 # nn.Module looks up whatever is set among its weights first, a tenth of a small network's step.
@@ -140,8 +84,9 @@ class Task(LightningModule):
         self._solver: LeastSquares | None = None
         if recipe.optimiser.name == "least_squares":
             self._solver, self.automatic_optimization = LeastSquares(network), False
+        self._grouped = False
         # Now: what it refuses is refused before anything is written.
-        self._batches = Batches(self)
+        self.batches = Batches(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Lightning notes some forty times a step which hook it calls: never a weight."""
@@ -159,9 +104,21 @@ class Task(LightningModule):
         """The seed of the epoch that runs now."""
         return self.recipe.training.seed * 1_000_003 + self.current_epoch
 
-    def train_dataloader(self) -> Batches:
+    def group(self) -> None:
+        """Take many steps in each call of training_step, where nothing counts Lightning's batches.
+
+        Its hooks around each batch cost a fifth of a small network's step. L-BFGS evaluates a batch
+        many times, averaged weights are averaged after each of Lightning's batches, and under mixed
+        precision only what Lightning does itself keeps backward and weights out of autocast.
+        """
+        training = self.recipe.training
+        each = self._repeats or training.average_weights or training.precision.endswith("mixed")
+        if self._solver is None and not each:
+            self._grouped, self.automatic_optimization = True, False
+
+    def train_dataloader(self) -> Batches | Groups:
         """Batches of windows, gathered in one indexing call each."""
-        return self._batches
+        return Groups(self.batches) if self._grouped else self.batches
 
     def val_dataloader(self) -> Looks:
         """The validation part, or the test part where there is none."""
@@ -172,7 +129,7 @@ class Task(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser and, with it, its schedule."""
-        steps = self.recipe.training.max_epochs * len(self.train_dataloader())
+        steps = self.recipe.training.max_epochs * len(self.batches)
         table, rate = self.recipe.optimiser, self.learning_rate
         fused = not self.recipe.training.precision.endswith("mixed")
         return configured(table, self.network.parameters(), rate, steps, fused=fused)
@@ -220,13 +177,36 @@ class Task(LightningModule):
             y = self.network.packed(x, batch.sizes)[batch.scored]
         return y.reshape(*y.shape[:-1], *self.layout.shape)
 
-    def training_step(self, batch: tuple[Batch, Any], batch_idx: int = 0) -> Tensor | None:
+    def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor | None:
+        """The loss over one batch of windows or, grouped, the steps over several of them."""
+        if not self._grouped:
+            return self.batch_loss(batch, batch_idx)
+        self._take_steps(batch)
+        return None
+
+    def _take_steps(self, batches: Iterable[tuple[Batch, Any]]) -> None:
+        """What Lightning does around its own batches: losses, gradients, weights and rates."""
+        optimiser: Any = self.optimizers()
+        schedule: Any = self.lr_schedulers()
+        clip = self.recipe.training.gradient_clip
+        for batch in batches:
+            loss = self.batch_loss(batch)
+            assert loss is not None
+            optimiser.zero_grad()
+            self.manual_backward(loss)
+            if clip:
+                self.clip_gradients(optimiser, gradient_clip_val=clip)
+            optimiser.step()
+            if schedule is not None and not isinstance(schedule, ReduceLROnPlateau):
+                schedule.step()
+
+    def batch_loss(self, batch: tuple[Batch, Any], batch_idx: int = 0) -> Tensor | None:
         """The loss over one batch of windows."""
         windows, extra = batch
         x, truth = self.inputs[windows.rows], self.future(windows.origins)
         x, truth = self._disturbed(windows, x, truth)
         if self._solver is not None:
-            self._take_in(self._solver, windows, x, truth, last=batch_idx == len(self._batches) - 1)
+            self._take_in(self._solver, windows, x, truth, last=batch_idx == len(self.batches) - 1)
             return None
         if self.recipe.windows.stateful:
             if extra:
@@ -350,6 +330,10 @@ class Task(LightningModule):
         if self.logger is not None:
             figures = {name: row[name] for name in row if name not in ("epoch", "monitored")}
             self.logger.log_metrics(figures, step=self.current_epoch)
+        schedule = self.lr_schedulers()
+        if self._grouped and isinstance(schedule, ReduceLROnPlateau):
+            # As early stopping sees it, so that all processes go on with one rate.
+            schedule.step(self.trainer.callback_metrics["monitored"])
 
     def _mean_loss(self) -> float:
         """The mean over all predictions of the epoch, those of every process."""

@@ -74,6 +74,10 @@ _KNOWN_WARNINGS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     # A resumed run: that is the point.
     r"Checkpoint directory .* exists and is not empty",
+    # It is always at the end of one; Lightning compares steps with groups of batches.
+    r"You're resuming from a checkpoint that ended before the epoch ended",
+    # Task steps it, where Lightning leaves that to it.
+    r"The lr scheduler dict contains the key\(s\) \['monitor'\]",
 )
 
 
@@ -162,9 +166,12 @@ class _WholeFiles(TorchCheckpointIO):
 def trainer_of(task: Task, work: Path, progress: bool, *, only_try: bool = False) -> Trainer:
     """A Trainer for the epochs that the recipe asks for, whose checkpoints go under `work`.
 
-    `only_try` leaves out what ends a run early and what it leaves behind.
+    `only_try` leaves out what ends a run early and what it leaves behind, and lets Lightning see
+    each batch.
     """
     training = task.recipe.training
+    if not only_try:
+        task.group()
     lasting: list[Any] = [
         _Stopping("monitored", patience=training.patience),
         _Checkpoints(

@@ -9,7 +9,7 @@ import torch
 import runs
 from fastlstm.errors import SeriesError
 from fastlstm.train import load_recipe
-from fastlstm.train.batches import Tracks, Windows
+from fastlstm.train.batches import GROUP, Groups, Tracks, Windows
 from fastlstm.train.fit import prepared
 from fastlstm.train.recipe_tables import Windows as Table
 from fastlstm.train.split import Segment
@@ -191,6 +191,16 @@ def epochs(recipe, count):
         finally:
             type(task).current_epoch = before
     return found
+
+
+def test_groups_are_the_batches_in_their_order():
+    """64 windows by threes: 22 batches, of which the second group has what is left."""
+    batches = prepared(runs.small(**{"training.batch_size": 3})).batches
+    groups = Groups(batches)
+    found = [[b.rows[:, 0].tolist() for b, _ in group] for group in groups]
+    assert [len(group) for group in found] == [GROUP, 22 - GROUP]
+    assert len(groups) == 2
+    assert list(chain(*found)) == [b.rows[:, 0].tolist() for b, _ in batches]
 
 
 def test_an_epoch_sees_each_window_once_in_an_order_of_its_own():

@@ -43,7 +43,7 @@ def test_lbfgs_that_diverges_later_leaves_its_best_network(tmp_path, monkeypatch
             "training.gradient_clip": 0.0,
         }
     )
-    step = Task.training_step
+    step = Task.batch_loss
 
     def overflow(task, *batch):
         if task.current_epoch == 2:
@@ -51,7 +51,7 @@ def test_lbfgs_that_diverges_later_leaves_its_best_network(tmp_path, monkeypatch
                 next(task.parameters())[0] = float("inf")
         return step(task, *batch)
 
-    monkeypatch.setattr(Task, "training_step", overflow)
+    monkeypatch.setattr(Task, "batch_loss", overflow)
     with pytest.raises(TrainingError, match=r"in epoch 2 .*; the best network before that is in "):
         runs.quick(recipe, tmp_path / "run")
     monkeypatch.undo()
@@ -66,7 +66,7 @@ def test_lbfgs_that_diverges_later_leaves_its_best_network(tmp_path, monkeypatch
 
 
 def test_the_best_network_before_a_divergence_is_saved(tmp_path, monkeypatch):
-    step = Task.training_step
+    step = Task.batch_loss
 
     def diverge(task, *batch):
         loss = step(task, *batch)
@@ -75,7 +75,7 @@ def test_the_best_network_before_a_divergence_is_saved(tmp_path, monkeypatch):
         task._total = task._total * float("nan")
         return loss * float("nan")
 
-    monkeypatch.setattr(Task, "training_step", diverge)
+    monkeypatch.setattr(Task, "batch_loss", diverge)
     with pytest.raises(TrainingError, match=r"in epoch 2 .*; the best network before that is in "):
         runs.quick(runs.small(), tmp_path / "run")
     left = tmp_path / "run" / "unfinished" / "model.safetensors"

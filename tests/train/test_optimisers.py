@@ -95,11 +95,22 @@ OPTIMISERS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "clip"), [*((name, 0.0) for name in OPTIMISERS), ("sgd", 0.05), ("adam", 0.05)]
+    ("name", "clip", "size"),
+    [
+        *((name, 0.0, 32) for name in OPTIMISERS),
+        ("sgd", 0.05, 32),
+        ("adam", 0.05, 32),
+        # Twenty-two batches an epoch: more than one group of them.
+        ("sgd", 0.05, 3),
+    ],
 )
-def test_training_is_a_bare_torch_loop(tmp_path, name, clip):
+def test_training_is_a_bare_torch_loop(tmp_path, name, clip, size):
     """Seven optimisers, with gradients clipped and as they are."""
-    options = {"optimiser.name": name, "optimiser.learning_rate": 0.05}
+    options = {
+        "optimiser.name": name,
+        "optimiser.learning_rate": 0.05,
+        "training.batch_size": size,
+    }
     if name == "lbfgs":
         options |= {"optimiser.closure_calls": 4, "training.batch_size": 0}
     else:
@@ -215,10 +226,18 @@ def test_averaged_weights_are_validated_and_saved(tmp_path):
         torch.testing.assert_close(ours, theirs.detach(), **CLOSE)
 
 
+# Lightning steps the schedules where weights are averaged, and we do elsewhere.
+@pytest.mark.parametrize("averaged", [0.0, 0.5])
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle"])
-def test_the_learning_rates_of_a_schedule_by_the_step(tmp_path, schedule):
+def test_the_learning_rates_of_a_schedule_by_the_step(tmp_path, schedule, averaged):
     """Two steps an epoch; the history holds the rate after the epoch's last step."""
-    recipe = runs.small(**{"optimiser.schedule": schedule, "optimiser.learning_rate": 0.02})
+    recipe = runs.small(
+        **{
+            "optimiser.schedule": schedule,
+            "optimiser.learning_rate": 0.02,
+            "training.average_weights": averaged,
+        }
+    )
     rates = runs.column(runs.quick(recipe, tmp_path / "run"), "learning_rate")
     done = np.arange(2, 12, 2)
     if schedule == "cosine":
@@ -234,13 +253,15 @@ def test_the_learning_rates_of_a_schedule_by_the_step(tmp_path, schedule):
     np.testing.assert_allclose(rates, expected, rtol=1e-6, atol=1e-12)
 
 
-def test_a_plateau_halves_the_rate_after_epochs_without_a_better_validation(tmp_path):
+@pytest.mark.parametrize("averaged", [0.0, 0.1])
+def test_a_plateau_halves_the_rate_after_epochs_without_a_better_validation(tmp_path, averaged):
     recipe = runs.small(
         **{
             "optimiser.schedule": "plateau",
             "optimiser.plateau_patience": 2,
             "optimiser.learning_rate": 0.2,
             "training.max_epochs": 20,
+            "training.average_weights": averaged,
         }
     )
     result = runs.quick(recipe, tmp_path / "run")

@@ -34,8 +34,15 @@ PLATEAU = {
     "optimiser.learning_rate": 0.2,
     "training.max_epochs": 8,
 }
+# Twenty-two batches an epoch, more than one group of them, and a rate that falls before epoch 5.
+GROUPS = {
+    **PLATEAU,
+    "training.batch_size": 3,
+    "training.patience": 9,
+}
 KINDS = {
     "adam": DROPPING,
+    "groups": GROUPS,
     "lbfgs": {"optimiser.name": "lbfgs", "optimiser.learning_rate": 0.5, "training.batch_size": 0},
     "plateau": PLATEAU,
     "stateful": STATEFUL,
@@ -69,7 +76,9 @@ def whole(tmp_path_factory):
     return cache(lambda kind: runs.quick(recipe_of(kind), folder / kind))
 
 
-@pytest.mark.parametrize(("kind", "epoch", "batch"), [(k, 3, 1) for k in KINDS] + [("adam", 2, 0)])
+@pytest.mark.parametrize(
+    ("kind", "epoch", "batch"), [(k, 3, 1) for k in KINDS] + [("adam", 2, 0), ("groups", 5, 18)]
+)
 def test_a_cut_run_resumes_as_if_nothing_had_been(whole, tmp_path, monkeypatch, kind, epoch, batch):
     """In the middle of an epoch, and between two."""
     with monkeypatch.context() as patch:

@@ -26,6 +26,11 @@ BALLS = {
     # 17 windows in batches of 8: of the last batch there is one window for two processes.
     "training": {"batch_size": 8, "average_weights": 0.0},
 }
+# Thirty-two batches an epoch: two groups of them, in small steps.
+MANY = {
+    "training": {"batch_size": 2, "average_weights": 0.0},
+    "optimiser": {"learning_rate": 1e-4, "schedule": "one_cycle"},
+}
 EQUAL = {"training.batch_size": 21, "training.max_epochs": 4, "training.average_weights": 0.5}
 
 
@@ -47,9 +52,9 @@ def trained(arguments, folder):
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch with gloo")
 def test_two_processes_give_the_losses_of_one(tmp_path):
-    """A variant of windows of one length, and one of packed sequences, in one command."""
+    """Windows of one length, packed sequences and many batches, in one command."""
     pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm[cli]'")
-    recipe = runs.small(**EQUAL, variants={"equal": {}, "packed": BALLS})
+    recipe = runs.small(**EQUAL, variants={"equal": {}, "packed": BALLS, "many": MANY})
     (tmp_path / "both.toml").write_text(to_toml(recipe))
     done = trained(["both.toml", "--devices", "2", "--device", "cpu", "--out", "out"], tmp_path)
     # One process speaks.
