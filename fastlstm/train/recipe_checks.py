@@ -124,6 +124,11 @@ def _lbfgs(recipe: Recipe) -> Iterator[str]:
             f"own windows only, found training.devices {training.devices} on training.nodes "
             f"{training.nodes}: set both to 1 or choose another optimiser"
         )
+    if training.gradient_clip:
+        yield (
+            "optimiser.name lbfgs learns the curvature from its gradients, which clipping bends, "
+            f"found training.gradient_clip {training.gradient_clip:g}: set it to 0"
+        )
     if training.precision in ("bf16-mixed", "16-mixed"):
         yield (
             "optimiser.name lbfgs compares losses closer than 16 bits tell apart, found "

@@ -64,7 +64,10 @@ def test_a_recipe_with_a_typo_is_one_clear_error(run, series, tmp_path, setting,
         (["--devices", "2", "--set", "optimiser.name=lbfgs"], ["lbfgs", "training.devices 2"]),
         (["--set", "training.precision=16-mixed", "--device", "cpu"], ["16-mixed", "bf16-mixed"]),
         (
-            ["--find-learning-rate", "--set", "optimiser.name=lbfgs"],
+            [
+                "--find-learning-rate",
+                *("--set", "optimiser.name=lbfgs", "--set", "training.gradient_clip=0.0"),
+            ],
             ["expected one that takes gradient steps", "begin with 1"],
         ),
         (["--set", "windows.horizon=500"], ["windows.horizon 500", "give a longer series"]),

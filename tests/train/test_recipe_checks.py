@@ -84,6 +84,7 @@ def test_a_typo_in_a_variant_does_not_wait_for_its_turn(variants, message):
     assert message in str(error.value)
 
 
+NO_CLIP = {"gradient_clip": 0.0}
 PATH = {"path": "x.csv"}
 LOOP = {"closed_loop": {"steps": 50}}
 
@@ -129,11 +130,15 @@ LOOP = {"closed_loop": {"steps": 50}}
             "series.input, found b and a: set it to 0",
         ),
         (
-            {"optimiser": {"name": "lbfgs"}, "training": {"devices": 2, "nodes": 3}},
+            {"optimiser": {"name": "lbfgs"}, "training": {"devices": 2, "nodes": 3, **NO_CLIP}},
             "own windows only, found training.devices 2 on training.nodes 3: set both to 1 or",
         ),
         (
-            {"optimiser": {"name": "lbfgs"}, "training": {"precision": "bf16-mixed"}},
+            {"optimiser": {"name": "lbfgs"}},
+            "which clipping bends, found training.gradient_clip 1: set it to 0",
+        ),
+        (
+            {"optimiser": {"name": "lbfgs"}, "training": {"precision": "bf16-mixed", **NO_CLIP}},
             'tell apart, found training.precision "bf16-mixed": set "32" or "64"',
         ),
         (
@@ -235,7 +240,7 @@ def test_what_goes_together_is_taken():
         {"network": {"layers": [around], "quantiles": [0.5]}},
         {**LOOP, "training": {"monitor": "closed_loop"}},
         {**LOOP, "series": {"generator": {"kind": "sine", "beyond": 50}}},
-        {"optimiser": {"name": "lbfgs"}, "training": {"precision": "64", "batch_size": 0}},
+        {"optimiser": {"name": "lbfgs"}, "training": {"precision": "64", **NO_CLIP}},
     ):
         document = {"windows": {"length": 9}, "network": {"layers": [LSTM]}, "series": PATH}
         assert parse_recipe({"name": "it", **document, **tables}).name == "it"

@@ -43,7 +43,12 @@ GROUPS = {
 KINDS = {
     "adam": DROPPING,
     "groups": GROUPS,
-    "lbfgs": {"optimiser.name": "lbfgs", "optimiser.learning_rate": 0.5, "training.batch_size": 0},
+    "lbfgs": {
+        "optimiser.name": "lbfgs",
+        "optimiser.learning_rate": 0.5,
+        "training.batch_size": 0,
+        "training.gradient_clip": 0.0,
+    },
     "plateau": PLATEAU,
     "stateful": STATEFUL,
     "averaged": {"training.average_weights": 0.9},
