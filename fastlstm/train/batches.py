@@ -36,6 +36,20 @@ class Batch(NamedTuple):
     scored: Tensor | slice  # the steps from which on loss is taken or, packed, the values
     origins: Tensor  # rows at those steps: (windows, steps) or (values,)
 
+    @property
+    def windows(self) -> int:
+        """How many windows there are."""
+        return len(self.rows) if self.sizes is None else int(self.sizes[0])
+
+    def of_windows(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """One value for each window (windows,), laid out as the inputs and as the truth are."""
+        if self.sizes is None:
+            return values[:, None, None], values[:, None, None, None]
+        assert isinstance(self.scored, Tensor)
+        # Side by side at each step run the first so many windows.
+        at = torch.cat([torch.arange(count) for count in self.sizes.tolist()])
+        return values[at, None], values[at[self.scored], None, None]
+
 
 class Windows:
     """Windows by where they begin, how long they are, and how many first steps carry no loss."""
@@ -182,8 +196,8 @@ class Tracks:
 class Batches:
     """The batches of an epoch, in an order that the seed and the epoch alone decide.
 
-    Of several processes each takes every so-manieth window of a batch, so that together they see
-    the batches that one alone would see.
+    Several processes share out the windows of each batch, so that together they see the batches
+    that one alone would see.
     """
 
     def __init__(self, task: Task) -> None:

@@ -266,9 +266,9 @@ class Task(LightningModule):
         """Level shifts and noise, as the recipe has them."""
         training = self.recipe.training
         if training.level_shift:
-            level = torch.rand(len(x), 1, 1, device=x.device, dtype=x.dtype) * 2 - 1
-            level = training.level_shift * level
-            x, truth = x + level, truth + level.unsqueeze(-1)
+            level = torch.rand(batch.windows, device=x.device, dtype=x.dtype) * 2 - 1
+            into, out = batch.of_windows(training.level_shift * level)
+            x, truth = x + into, truth + out
         if training.input_noise:
             x = x + training.input_noise * torch.randn_like(x)
         return x, truth

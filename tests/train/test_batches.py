@@ -269,3 +269,23 @@ def test_stretches_shorter_than_a_window_are_refused_before_anything_is_written(
     ):
         runs.quick(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["every step", "direct", "whole", "whole, last step"])
+def test_a_value_for_each_window_reaches_all_its_inputs_and_truths(name):
+    """Told from the rows: whose window each belongs to, stacked or packed."""
+    table = Table(**TABLES[name])
+    windows = Windows.to_train_on(SEGMENTS, table)
+    batch = windows.batch(torch.arange(len(windows)))
+    order = torch.argsort(windows.lengths, descending=True, stable=True)
+    starts = windows.starts if batch.sizes is None else windows.starts[order]
+    into, out = batch.of_windows(starts.double())
+    assert batch.windows == len(windows)
+    if batch.sizes is None:
+        assert (into.shape, out.shape) == ((len(windows), 1, 1), (len(windows), 1, 1, 1))
+        np.testing.assert_array_equal(into[:, 0, 0], batch.rows[:, 0])
+        np.testing.assert_array_equal(out.flatten(), batch.rows[:, 0])
+        return
+    first = {row: begin for _, begin, end in SEGMENTS for row in range(begin, end)}
+    np.testing.assert_array_equal(into[:, 0], [first[row] for row in batch.rows.tolist()])
+    np.testing.assert_array_equal(out[:, 0, 0], [first[row] for row in batch.origins.tolist()])
