@@ -98,7 +98,7 @@ def fit(
             raise TrainingError(f"{error}{_salvage(task, plan, work)}") from None
         if not is_main():
             return FitResult(folder, _model(task.network, plan), {})
-        _load_best(task, work)
+        _load_best(task, work, recipe.training.keep)
         model = _model(task.network, plan)
     try:
         metrics = _describe(task, plan, model, untrained, work)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import runs
 from fastlstm import reference
@@ -145,3 +146,25 @@ def test_the_accuracy_chooses_the_epoch_and_is_by_hand(tmp_path):
     truth = (values[210:255] - mean) / deviation
     expected = 1 - np.mean(np.abs(truth - scaled) / (np.abs(truth) + 0.3))
     assert accuracy.max() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_best_epoch_is_kept_or_the_last(tmp_path):
+    """The rate is so great that the last epoch is not the best one."""
+    restless = {
+        "optimiser.name": "adam",
+        "optimiser.learning_rate": 0.5,
+        "optimiser.schedule": "constant",
+        "training.max_epochs": 12,
+    }
+    best = runs.quick(runs.small(**restless), tmp_path / "best")
+    last = runs.quick(runs.small(**restless, **{"training.keep": "last"}), tmp_path / "last")
+    losses = runs.column(last, "validation_loss")
+    assert losses.argmin() != 11
+    assert (best.metrics["best_epoch"], last.metrics["best_epoch"]) == (losses.argmin(), 11)
+    assert (best.metrics["selected_on"], last.metrics["selected_on"]) == ("validation", "nothing")
+    for result, name in ((best, "best"), (last, "last")):
+        path = result.folder / "checkpoints" / f"{name}.ckpt"
+        state = torch.load(path, weights_only=True)["state_dict"]
+        dense = next(layer for layer in result.model.layers if layer.kind == "Dense")
+        np.testing.assert_array_equal(dense.weight, state["network.layers.1.weight"])
+        assert result.metrics["validation_loss"] == losses[result.metrics["best_epoch"]]
