@@ -19,7 +19,8 @@ import fastlstm
 from fastlstm import bench, cli_tables, export, train
 from fastlstm.cli import telling
 from fastlstm.cli_series import carry_on, clock_text
-from fastlstm.train.series import load_series, split
+from fastlstm.train.series import load_series
+from fastlstm.train.split import split
 
 OUT = Path("demo-run")
 AHEAD = 104  # steps of the forecast beyond the end: two years of weeks
@@ -62,7 +63,7 @@ def main(recipe_name: str = "co2") -> int:
     chapter("5. Stream", "the held-out part, one sample at a time, as it would come in")
     series = load_series(recipe.series)
     horizon = recipe.windows.horizon
-    first = split(series, recipe).validation
+    first = split(series, recipe).test[0].first
     stream = model.stream()
     stream.run(series.inputs[: first - horizon])  # all that came before
     live = series.inputs[first - horizon : len(series) - horizon]

@@ -34,9 +34,8 @@ PICTURES = ("loss.png", "forecast.png", "fan.png", "horizon.png")
 
 def files(folder: Path) -> tuple[Path, ...]:
     """The files of a finished run, for a person to look at."""
-    pictures = sorted(folder.glob("*.png"), key=lambda path: (path.name != "loss.png", path.name))
-    named = [folder / name for name in (*FIRST, *LAST)]
-    return tuple(path for path in (*named[:-1], *pictures, named[-1]) if path.is_file())
+    named = (folder / name for name in (*FIRST, *PICTURES, *LAST))
+    return tuple(path for path in named if path.is_file())
 
 
 def publish(work: Path) -> None:
