@@ -53,10 +53,10 @@ class GRULayer(Table):
 
 
 class Resonant(Table):
-    """First weights of a tanh RNN as a bank of filters: see resonant.py.
+    """First weights of an RNN as a bank of filters: see resonant.py.
 
     `memory` is the longest time constant and `periods` the seasons, both in steps; `scale` is the
-    size of the input weights, small enough to keep tanh almost linear.
+    size of the input weights, for tanh small enough to keep it almost linear.
     """
 
     memory: Annotated[float, Field(ge=2)]

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import runs
 from fastlstm import reference
 from fastlstm.errors import ModelError, RecipeError
 from fastlstm.train import Network
+from fastlstm.train.cells import RNN
 from fastlstm.train.fit import prepared
 from fastlstm.train.least_squares import LeastSquares
 from fastlstm.train.resonant import resonate
@@ -136,7 +136,7 @@ def test_what_is_no_linear_problem_is_refused(overrides, message):
 def test_resonant_units_fade_and_turn_as_they_say():
     """Eigenvalues: integrators are real in (0, 1), pairs turn by 2 pi / period and fade."""
     torch.manual_seed(3)
-    layer = nn.RNN(2, 30)
+    layer = RNN(2, 30, batch_first=True)
     resonate(layer, [24.0, 12.0, 8.0], 50.0, 0.02)
     values = np.linalg.eigvals(layer.weight_hh_l0.detach().double().numpy())
     real = values[np.abs(values.imag) < 1e-9].real
@@ -155,8 +155,29 @@ def test_resonant_units_fade_and_turn_as_they_say():
     assert not layer.bias_hh_l0.any()
 
 
-def test_resonant_is_for_tanh_and_enough_units():
-    with pytest.raises(ModelError, match="at least 7 units for 2 periods, found tanh and 6"):
-        resonate(nn.RNN(1, 6), [24.0, 12.0], 50.0, 0.02)
-    with pytest.raises(ModelError, match="found relu and 9"):
-        resonate(nn.RNN(1, 9, nonlinearity="relu"), [], 50.0, 0.02)
+def test_relu_units_rest_where_they_are_linear():
+    """Around where they rest they are the linear filters, and start there.
+
+    To the rounding of their float32 biases, which add up over 40 steps.
+    """
+    torch.manual_seed(5)
+    layer = RNN(1, 13, batch_first=True, nonlinearity="relu")
+    resonate(layer, [24.0, 12.0, 8.0, 6.0], 40.0, 0.5)
+    layer = layer.double()
+    x = 0.3 * torch.randn(1, 200, 1, dtype=torch.float64, generator=torch.manual_seed(1))
+    y, _ = layer(x, layer.initial(x, 1))
+    weight, into = (layer.weight_hh_l0.detach(), layer.weight_ih_l0.detach())
+    state, found = torch.zeros(13, dtype=torch.float64), []
+    for value in x[0, :, 0]:
+        state = weight @ state + into[:, 0] * value
+        found.append(state)
+    linear = torch.stack(found)
+    assert linear.abs().max() > 0.1
+    torch.testing.assert_close(y[0].detach(), 4.0 * 0.5 + linear, rtol=0, atol=40 * 2.4e-7)
+
+
+def test_resonant_needs_biases_and_enough_units():
+    with pytest.raises(ModelError, match="at least 7 units for 2 periods, found biases and 6"):
+        resonate(RNN(1, 6), [24.0, 12.0], 50.0, 0.02)
+    with pytest.raises(ModelError, match="found no biases and 9 units"):
+        resonate(RNN(1, 9, bias=False), [], 50.0, 0.02)
