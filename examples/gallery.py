@@ -289,9 +289,9 @@ def facts(one: Run) -> str:
             f"closed loop over {loop['near_steps']} steps {loop['near_rmse']:.4g}, over "
             f"{loop['steps']:,} {loop['rmse']:.4g} (by epoch {closed_loops(one)})"
         )
-    parts.append(
-        f"training loss {m['train_loss']:.3g}, {m['selected_on']} {m['validation_loss']:.3g}"
-    )
+    parts.append(f"training loss {m['train_loss']:.3g}, held-out {m['validation_loss']:.3g}")
+    if m["selected_on"] == "test":
+        parts.append("the epoch was chosen on the test part")
     return f"- {one.name}: {'; '.join(parts)}"
 
 
