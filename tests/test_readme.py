@@ -340,3 +340,16 @@ def test_a_stranger_reads_the_file(tmp_path, name):
     assert np.abs(theirs.run(theirs.tensors["check.input"]) - expected).max() <= bound
     x = cases.stream(model, 50)
     assert np.abs(theirs.run(x) - reference.run(model, x)).max() <= bound
+
+
+def test_every_key_of_a_recipe_and_every_layer_is_explained():
+    needs("pydantic", "torch")
+    from fastlstm.train.recipe_layers import LAYERS
+    from fastlstm.train.recipe_tables import TABLES
+
+    text = (ROOT / "docs" / "training.md").read_text("utf-8")
+    known = {key for table in (*TABLES.values(), *LAYERS.values()) for key in table.model_fields}
+    known -= {"kind", "bidirectional"}
+    words = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]+)`", text))))
+    assert known - words == set()
+    assert {kind for kind in LAYERS if f"`{kind}`" not in text} == set()
