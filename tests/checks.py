@@ -1,9 +1,11 @@
 """What several test files assert alike: values against the reference, within stated bounds."""
 
 import numpy as np
+import pytest
 
 import cases
 from fastlstm import reference
+from fastlstm.errors import InputError
 from fastlstm.model import Model
 from fastlstm.verify import truth
 
@@ -20,6 +22,21 @@ def no_further_than_twice_torch(layer, module):
         theirs = np.abs(module(torch.tensor(x)[:, None])[0][:, 0].numpy() - exact).max()
     ours = np.abs(model.stream().run(x) - exact).max()
     assert ours <= 2 * theirs + 1e-6
+
+
+def bad_input_changes_nothing(model):
+    """A stream that has refused samples goes on, to the bit, as one that never saw them."""
+    stream, untouched = model.stream(), model.stream()
+    x = cases.stream(model, 30)
+    stream.run(x)
+    untouched.run(x)
+    spoiled = x.copy()
+    spoiled[-1] = np.nan
+    for call, bad in ((stream.push, np.inf), (stream.step, [1.0, 2.0]), (stream.run, spoiled)):
+        with pytest.raises(InputError):
+            call(bad)
+        assert stream.snapshot() == untouched.snapshot()
+    assert np.array_equal(stream.step(x[0]), untouched.step(x[0]))
 
 
 def batch_is_right(model, x, y, states):

@@ -38,6 +38,9 @@ class Recurrent(nn.Module):
         bias: bool
         bidirectional: bool
 
+        def packed(self, x: Tensor, state: States, sizes: Tensor) -> tuple[Tensor, States]:
+            """Over x (values, I), packed, from state (batch, size): y (values, O), new state."""
+
     @property
     def directions(self) -> tuple[str, ...]:
         """What follows the parameter names of each direction."""
@@ -74,10 +77,6 @@ class Recurrent(nn.Module):
                 learned = x.new_zeros(())
             states.append(learned.expand(rows, size))
         return tuple(states)
-
-    def packed(self, x: Tensor, state: States, sizes: Tensor) -> tuple[Tensor, States]:
-        """Over x (values, I), packed sequences, from state (batch, size): y (values, O), state."""
-        raise NotImplementedError
 
 
 class _Library(Recurrent, nn.RNNBase):
