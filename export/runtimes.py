@@ -79,7 +79,7 @@ def version_of(*distributions: str) -> Callable[[], str]:
 
 
 def refusal(runtime: str, words: object) -> UnsupportedError:
-    """The error for a graph that a runtime refuses: its own words, on one line of bounded length."""
+    """The error for a graph that a runtime refuses: its own words on one short line."""
     line = " ".join(str(words).split())
     if len(line) > LONGEST_REASON:
         line = line[: LONGEST_REASON - 3] + "..."
