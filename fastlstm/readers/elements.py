@@ -1,0 +1,282 @@
+"""Tensors of a traced graph, element by element: each is a number that says which value it is.
+
+Whatever only moves values (transpose, reshape, slice, stack, flip) is then that operation on an
+array of numbers, and whether a tensor really is a sequence of vectors can be read off exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fastlstm.errors import ReaderError
+from fastlstm.readers.places import (
+    Activated,
+    Carried,
+    Given,
+    Input,
+    Joined,
+    Layered,
+    Place,
+    Selected,
+    layer_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from numpy.typing import NDArray
+
+    from fastlstm.model import Layer
+
+    Numbers = NDArray[np.int64]
+
+# More elements than any real network's trace has; a file that asks for more is broken or hostile.
+MOST_ELEMENTS = 50_000_000
+
+
+class WrongLayout(ReaderError):
+    """The graph takes its axes otherwise than assumed: time where batch was, say."""
+
+
+class Where(NamedTuple):
+    """For each element of a tensor: the position of its place in Trace.places, and where in it."""
+
+    place: Numbers
+    batch: Numbers
+    time: Numbers  # 0 in places that have no time axis
+    column: Numbers
+
+
+class Vectors(NamedTuple):
+    """A tensor as vectors along its last axis: one place, and batch and time of each vector."""
+
+    place: Place
+    batch: Numbers  # the tensor's shape without its last axis
+    time: Numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """A tensor of values of the network; `numbers` has the tensor's shape."""
+
+    trace: Trace
+    numbers: Numbers
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
+
+    def moved(self, change: Callable[[Numbers], Any]) -> Elements:
+        """The tensor after an operation that only moves, drops or repeats elements."""
+        return Elements(self.trace, np.asarray(change(self.numbers), np.int64))
+
+    def last_axis(self, axis: int) -> Elements:
+        """The tensor with `axis` moved to the end."""
+        return self.moved(lambda a: np.moveaxis(a, axis, -1))
+
+
+class Trace:
+    """One run of a foreign graph over `batch` sequences of `time` steps, all its places in it."""
+
+    def __init__(self, batch: int, time: int) -> None:
+        """Sizes are real ones, as the graph is run with; each at least 1."""
+        self.batch, self.time = batch, time
+        self.places: list[Place] = []
+        self._first: list[int] = []  # number of each place's first element
+        self._position: dict[Place, int] = {}
+        self._known: dict[Hashable, Place] = {}
+        self._next = 0
+
+    # Places
+
+    def place(self, key: Hashable, make: Callable[[], Place]) -> Place:
+        """The place of that key, made the first time that it is asked for."""
+        if key not in self._known:
+            made = self._known[key] = make()
+            self._position[made] = len(self.places)
+            self.places.append(made)
+            self._first.append(self._next)
+            self._next += self.batch * self.time * made.size
+            if self.batch * self.time * made.size > MOST_ELEMENTS:
+                raise ReaderError(
+                    f"{made.origin}: expected a network of real size, found {made.size} values in "
+                    f"each of {self.time} steps of {self.batch} sequences"
+                )
+        return self._known[key]
+
+    def layered(self, parent: Place, layer: Layer, origin: str) -> Layered:
+        """What `layer` makes of `parent`."""
+        if layer.input_size != parent.size:
+            raise ReaderError(
+                f"{origin}: expected {layer.input_size} values to act on, found {parent.size} "
+                f"from {parent.origin}"
+            )
+        made = self.place(
+            ("layer", parent, layer_key(layer)),
+            lambda: Layered(layer.output_size, origin, parent, layer),
+        )
+        assert isinstance(made, Layered)
+        return made
+
+    def selected(self, parent: Place, columns: Sequence[int], origin: str) -> Place:
+        """Some columns of `parent`: parent itself where they are all of them in order."""
+        wanted = tuple(int(k) for k in columns)
+        if wanted == tuple(range(parent.size)):
+            return parent
+        return self.place(
+            ("selected", parent, wanted), lambda: Selected(len(wanted), origin, parent, wanted)
+        )
+
+    # Elements of places
+
+    def numbers(self, place: Place, batch: Any, time: Any, column: Any) -> Numbers:
+        """The numbers of elements by their coordinates, broadcast against each other."""
+        first = self._first[self._position[place]]
+        site = np.asarray(batch, np.int64) * self.time + time
+        return np.asarray(first + site * place.size + column, np.int64)
+
+    def all_of(self, place: Place) -> Elements:
+        """(batch, time, size): every element of a place."""
+        batch, time = np.arange(self.batch)[:, None, None], np.arange(self.time)[:, None]
+        return Elements(self, self.numbers(place, batch, time, np.arange(place.size)))
+
+    def where(self, numbers: Numbers) -> Where:
+        """What elements are, by their numbers."""
+        firsts = np.asarray(self._first)
+        place = np.searchsorted(firsts, numbers, "right") - 1
+        sizes = np.asarray([p.size for p in self.places])[place]
+        site, column = np.divmod(numbers - firsts[place], sizes)
+        batch, time = np.divmod(site, self.time)
+        return Where(place, batch, time, column)
+
+    def input(self, size: int) -> Elements:
+        """The network's input, (batch, time, size)."""
+        return self.all_of(self.place(("input",), lambda: Input(size, "the input")))
+
+    def given(self, name: str, shape: tuple[int, ...]) -> Elements:
+        """A state that the caller feeds in: any shape, batch somewhere in it."""
+        size = int(np.prod(shape, dtype=np.int64))
+        place = self.place(("given", name), lambda: Given(size, name, name))
+        return Elements(self, self.numbers(place, 0, 0, np.arange(size)).reshape(shape))
+
+    # Layers
+
+    def vectors(self, value: Elements, origin: str) -> Vectors:
+        """`value` as whole vectors along its last axis. Raises ReaderError where it is none."""
+        numbers = value.numbers
+        if numbers.ndim == 0 or not numbers.size:
+            raise ReaderError(f"{origin}: expected vectors of values, found shape {value.shape}")
+        where = self.where(numbers)
+        heads = Where(*(part.reshape(-1, numbers.shape[-1])[0] for part in where))
+        if any((part != part[..., :1]).any() for part in (where.batch, where.time)):
+            raise WrongLayout(
+                f"{origin}: expected the values of one step along the last axis of shape "
+                f"{value.shape}, found values of several steps or sequences in one vector"
+            )
+        if (where.place != heads.place).any() or (where.column != heads.column).any():
+            raise ReaderError(
+                f"{origin}: it treats some steps otherwise than others: their values come from "
+                f"{self._named(where.place)}"
+            )
+        places = [self.places[k] for k in dict.fromkeys(heads.place.tolist())]
+        if len(places) == 1:
+            place = self.selected(places[0], heads.column.tolist(), origin)
+        else:
+            pairs = zip(heads.place.tolist(), heads.column.tolist(), strict=True)
+            parts = tuple((self.places[k], column) for k, column in pairs)
+            place = self.place(("joined", parts), lambda: Joined(len(parts), origin, parts))
+        return Vectors(place, where.batch[..., 0], where.time[..., 0])
+
+    def _named(self, positions: Numbers) -> str:
+        names = dict.fromkeys(self.places[k].origin for k in np.unique(positions))
+        return ", ".join(names)
+
+    def of(self, vectors: Vectors, place: Place) -> Elements:
+        """The same steps of another place, whose vectors are along a new last axis."""
+        columns = np.arange(place.size)
+        numbers = self.numbers(place, vectors.batch[..., None], vectors.time[..., None], columns)
+        return Elements(self, numbers)
+
+    def apply(self, value: Elements, layer: Layer, origin: str) -> Elements:
+        """A layer that treats each step by itself, on the last axis of `value`."""
+        vectors = self.vectors(value, origin)
+        return self.of(vectors, self.layered(vectors.place, layer, origin))
+
+    def activate(self, value: Elements, kind: str, origin: str) -> Elements:
+        """Apply relu, tanh or sigmoid to each element, or softmax over the last axis."""
+        if kind == "softmax":
+            vectors = self.vectors(value, origin)
+            return self.of(vectors, self._activated(vectors.place, kind, origin))
+
+        def one(place: Place) -> Place:
+            return self._activated(place, kind, origin)
+
+        return self.each_place(value, one)
+
+    def _activated(self, place: Place, kind: str, origin: str) -> Place:
+        return self.place(
+            ("activated", place, kind), lambda: Activated(place.size, origin, place, kind)
+        )
+
+    def each_place(self, value: Elements, change: Callable[[Place], Place]) -> Elements:
+        """`value` with every place in it exchanged for one of the same size."""
+        where = self.where(value.numbers)
+        numbers = np.empty_like(value.numbers)
+        for position in np.unique(where.place):
+            here = where.place == position
+            made = change(self.places[position])
+            coordinates = (part[here] for part in where[1:])
+            numbers[here] = self.numbers(made, *coordinates)
+        return Elements(self, numbers)
+
+    # Recurrent layers over a whole sequence
+
+    def recurrent(self, value: Elements, layer: Layer, origin: str) -> Layered:
+        """The place that a recurrent `layer` makes of `value` (time, batch, inputs).
+
+        Raises WrongLayout where the first axis runs over sequences, and ReaderError where it does
+        not run over all steps in their order.
+        """
+        vectors = self.vectors(value, origin)
+        steps = np.arange(self.time)[:, None]
+        if value.numbers.ndim != 3 or vectors.time.shape != (self.time, self.batch):
+            wrong = WrongLayout if value.shape[:2] == (self.batch, self.time) else ReaderError
+            raise wrong(
+                f"{origin}: expected a sequence of {self.time} steps of {self.batch} sequences, "
+                f"found shape {value.shape}"
+            )
+        if (vectors.time != steps).any() or (vectors.batch != np.arange(self.batch)).any():
+            crosswise = self.batch == self.time and (vectors.time == steps.T).all()
+            raise (WrongLayout if crosswise else ReaderError)(
+                f"{origin}: expected all steps of the sequence in their order, found others"
+            )
+        return self.layered(vectors.place, layer, origin)
+
+    def outputs(self, place: Place) -> Elements:
+        """(time, batch, size): what a recurrent place puts out."""
+        return self.all_of(place).moved(lambda a: a.swapaxes(0, 1))
+
+    def final(self, place: Layered, state: int) -> Elements:
+        """(batch, size): the state vector place.layer.states[state] after the whole sequence.
+
+        `h` is the output at the last step, at the first in the backward half of a Bidirectional.
+        """
+        name = place.layer.states[state].name
+        size = len(place.layer.states[state].initial)
+        batch, column = np.arange(self.batch)[:, None], np.arange(size)
+        last = self.time - 1
+        if name == "h":
+            return Elements(self, self.numbers(place, batch, last, column))
+        if name == "h_reverse":
+            return Elements(self, self.numbers(place, batch, 0, place.size // 2 + column))
+        return Elements(self, self.numbers(self.carried(place, name), batch, last, column))
+
+    def carried(self, place: Layered, name: str) -> Place:
+        """The state `name` of a recurrent place, after each step."""
+        size = next(len(state.initial) for state in place.layer.states if state.name == name)
+        return self.place(
+            ("carried", place, name), lambda: Carried(size, place.origin, place, name)
+        )

@@ -1,0 +1,166 @@
+"""The places of a traced network: what a foreign graph computes, as steps from its input on.
+
+A place is one vector for each sequence and time step: the input, or what a layer makes of another
+place. Places are made once each, so that two ways to the same numbers meet in the same object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from fastlstm.model import GRU, LSTM, RNN, Bidirectional
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from fastlstm.model import Array, Layer
+
+Columns: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One vector of `size` values for each sequence and step; equal only to itself.
+
+    `origin` is the node or module that made it, for messages.
+    """
+
+    size: int
+    origin: str
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Place):
+    """What goes into the network."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given(Place):
+    """A state that the caller feeds in: known at the first step only."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Layered(Place):
+    """What a layer of a Model makes of `parent`."""
+
+    parent: Place
+    layer: Layer
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the layer carries h from step to step."""
+        return isinstance(self.layer, LSTM | GRU | RNN | Bidirectional)
+
+
+@dataclass(frozen=True, eq=False)
+class Activated(Place):
+    """An activation of `parent`: relu, tanh or sigmoid of each value, or softmax over them."""
+
+    parent: Place
+    activation: str
+
+
+@dataclass(frozen=True, eq=False)
+class Selected(Place):
+    """Some columns of `parent`, in their own order."""
+
+    parent: Place
+    columns: Columns
+
+
+@dataclass(frozen=True, eq=False)
+class Sum(Place):
+    """Two places at the same step: base[k] + other[columns[k]]."""
+
+    base: Place
+    other: Place
+    columns: Columns
+
+
+@dataclass(frozen=True, eq=False)
+class Joined(Place):
+    """Columns of several places side by side: (place, column) for each value."""
+
+    parts: tuple[tuple[Place, int], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Carried(Place):
+    """A state vector of a recurrent place that is not its output: an LSTM's `c`, after each step.
+
+    Also `h` of the backward half of a Bidirectional and the like, which no later layer may read.
+    """
+
+    parent: Place
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Argument:
+    """Columns of a place at one time step, one for each value of a Moment.
+
+    `time` is 0 where the place stems from another Moment, whose elements have no time axis.
+    """
+
+    place: Place
+    time: int
+    columns: Columns
+
+
+@dataclass(frozen=True, eq=False)
+class Moment(Place):
+    """A formula over values of different steps, or a product: one time step of an unrolled loop.
+
+    `operation` is "add", "sub", "mul" or "div". Not expressible by itself: unrolled.py
+    finds the cell that a row of such places is.
+    """
+
+    operation: str
+    arguments: tuple[Argument, ...]
+
+
+def momentary(place: Place | None) -> bool:
+    """Whether a place stems from a Moment, so that its elements all have the time 0."""
+    while place is not None:
+        if isinstance(place, Moment):
+            return True
+        if isinstance(place, Sum):
+            return momentary(place.base) or momentary(place.other)
+        if isinstance(place, Joined):
+            return any(momentary(part) for part, _ in place.parts)
+        place = getattr(place, "parent", None)
+    return False
+
+
+def layer_key(layer: Layer, *, initial: bool = True) -> Hashable:
+    """What two layers that compute the same share: kind, options and the bits of their arrays.
+
+    `initial` False leaves out where a sequence begins, h0 and c0.
+    """
+    arrays = tuple(
+        (name, array.shape, array.tobytes())
+        for name, array in layer.arrays.items()
+        if initial or name.removesuffix("_reverse") not in ("h0", "c0", "x0")
+    )
+    options = tuple((k, str(v)) for k, v in layer.options.items())
+    return layer.kind, options, arrays
+
+
+def without_initial(layer: Any) -> Any:
+    """A copy of a recurrent layer that begins at zeros."""
+    if isinstance(layer, Bidirectional):
+        return Bidirectional(without_initial(layer.forward), without_initial(layer.backward))
+    arrays = {f.name: getattr(layer, f.name) for f in fields(layer)}
+    return type(layer)(**{k: None if k in ("h0", "c0") else v for k, v in arrays.items()})
+
+
+def selection(size: int, columns: Columns) -> Array:
+    """The matrix of zeros and ones that takes `columns` of `size` values; exact in any product."""
+    matrix = np.zeros((len(columns), size), np.float32)
+    matrix[np.arange(len(columns)), list(columns)] = 1
+    return matrix
