@@ -1,0 +1,229 @@
+// The page itself: loads the model and the series, streams one into the other at the chosen speed,
+// and writes what it finds into the document. Drawing is in charts.mjs, the model in live_model.mjs.
+//
+// Addresses may say more: ?model=FILE.onnx&series=FILE.json&speed=max&start=no
+
+import { drawDistance, drawLive, drawWhole } from "./charts.mjs";
+import { LiveModel, quantile } from "./live_model.mjs";
+
+const ORT = "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
+const FRAME_MS = 10; // of work between two pictures, so that the page stays at hand
+const asked = new URLSearchParams(location.search);
+const find = (id) => document.getElementById(id);
+const parts = Object.fromEntries(
+  ["toggle", "reset", "speed", "status", "result", "verdict", "difference", "bound", "median", "p99"]
+    .concat(["rmse", "naive", "step", "when", "live", "whole", "distance", "title", "about", "ahead"])
+    .map((id) => [id, find(id)]),
+);
+
+let ort, model, series;
+let run; // the stream so far
+let running = false;
+
+async function fetched(path, what) {
+  const response = await fetch(path).catch((error) => {
+    throw new Error(`${what} ${path} cannot be fetched: ${error.message}`);
+  });
+  if (!response.ok) {
+    throw new Error(`${what} ${path} cannot be fetched: the server answers ${response.status}. ` +
+      "Make it with make_model.py, or name another in this page's address");
+  }
+  return response;
+}
+
+async function load() {
+  ort = await import(ORT).catch(() => {
+    throw new Error(`ONNX Runtime Web is not at ${ORT}: run "npm ci --ignore-scripts" in this ` +
+      "page's folder, and serve the folder with node_modules in it");
+  });
+  // One thread: more would need a page in cross-origin isolation, and a small step is no work to share.
+  ort.env.wasm.numThreads = 1;
+  const modelPath = asked.get("model") ?? "model.onnx";
+  const file = await fetched(modelPath, "the model");
+  series = await (await fetched(asked.get("series") ?? "series.json", "the series")).json();
+  model = await LiveModel.load(ort, new Uint8Array(await file.arrayBuffer()), {
+    executionProviders: ["wasm"],
+  }).catch((error) => {
+    throw new Error(`the model ${modelPath} cannot be loaded: ${error.message}`);
+  });
+  const { samples, truth, reference, time } = series;
+  const counts = [truth, reference, time].map((values) => values?.length);
+  if (!samples?.length || counts.some((count) => count !== samples.length) || !(series.bound > 0)) {
+    throw new Error("the series is damaged: expected as many samples as times, true values and " +
+      `reference outputs, and a bound; found ${samples?.length} and ${counts.join(", ")}`);
+  }
+  await model.step(samples[0]); // the first call of all is slower than those to come
+}
+
+function reset() {
+  model.reset();
+  const count = series.samples.length;
+  run = {
+    steps: 0,
+    outputs: new Float64Array(count),
+    distances: new Float64Array(count),
+    times: new Float64Array(count),
+    greatest: 0,
+    squares: 0,
+    naiveSquares: 0,
+    scored: 0,
+  };
+}
+
+async function step() {
+  const k = run.steps;
+  const start = performance.now();
+  const y = await model.step(series.samples[k]);
+  run.times[k] = performance.now() - start;
+  const expected = series.reference[k];
+  if (y.length !== expected.length) {
+    throw new Error(`expected ${expected.length} values from the model, as the series has them, ` +
+      `found ${y.length}`);
+  }
+  // Math.max hands a NaN on: one anywhere is a difference.
+  run.distances[k] = expected.reduce((most, v, j) => Math.max(most, Math.abs(y[j] - v)), 0);
+  run.greatest = Math.max(run.greatest, run.distances[k]);
+  run.outputs[k] = y[0];
+  run.steps += 1;
+  score(k);
+}
+
+/** The error of what was predicted `horizon` ago for step k, where nothing was trained on it. */
+function score(k) {
+  const { truth, horizon, test_from: first } = series;
+  if (k < first || k < horizon) return;
+  run.scored += 1;
+  run.squares += (run.outputs[k - horizon] - truth[k]) ** 2;
+  run.naiveSquares += (truth[k - horizon] - truth[k]) ** 2;
+}
+
+const duration = (ms) =>
+  Number.isNaN(ms) ? "–" : ms < 1 ? `${Math.round(1000 * ms)} µs` : `${ms.toFixed(1)} ms`;
+
+function show() {
+  const { steps, greatest } = run;
+  const count = series.samples.length;
+  const ended = steps === count;
+  const times = run.times.subarray(0, steps);
+  const [median, p99] = [quantile(times, 0.5), quantile(times, 0.99)];
+  const good = greatest <= series.bound;
+  const verdict = !good ? "beyond" : ended ? "ok" : "";
+  const unit = series.unit;
+  parts.verdict.dataset.verdict = verdict;
+  parts.verdict.textContent = { beyond: "beyond the bound", ok: "as the reference" }[verdict] ??
+    (steps ? "so far as the reference" : "–");
+  parts.difference.textContent = steps ? `${greatest.toExponential(1)} ${unit}` : "–";
+  parts.bound.textContent = `bound ${series.bound.toExponential(1)} ${unit}`;
+  parts.median.textContent = duration(median);
+  parts.p99.textContent = duration(p99);
+  const rmse = (squares) => `${Math.sqrt(squares / run.scored).toFixed(3)} ${unit}`;
+  parts.rmse.textContent = run.scored ? rmse(run.squares) : "–";
+  parts.naive.textContent = run.scored
+    ? `RMSE; last value again ${rmse(run.naiveSquares)}`
+    : `RMSE, from ${series.time[series.test_from]}`;
+  parts.step.textContent = steps.toLocaleString("en");
+  parts.when.textContent = `of ${count.toLocaleString("en")}, ${series.time[Math.max(steps - 1, 0)]}`;
+  const state = ended ? "done" : running ? "running" : "paused";
+  Object.assign(parts.result.dataset, {
+    state,
+    steps,
+    verdict,
+    difference: greatest,
+    bound: series.bound,
+    medianUs: 1000 * median,
+    p99Us: 1000 * p99,
+    runtime: `onnxruntime-web ${ort.env.versions.web}`,
+  });
+  parts.toggle.textContent = running ? "Pause" : "Start";
+  parts.toggle.disabled = ended;
+  const data = { series, unit, ...run };
+  drawLive(parts.live, data);
+  drawWhole(parts.whole, data);
+  drawDistance(parts.distance, data);
+  return state;
+}
+
+/** One sentence for whoever does not see the charts; only where the state changes. */
+function tell(state) {
+  const { steps, greatest } = run;
+  const found = `greatest difference ${greatest.toExponential(1)} ${series.unit}`;
+  parts.status.textContent = {
+    running: "Streaming.",
+    paused: steps ? `Paused after ${steps} steps, ${found}.` : "Ready.",
+    done: `The series has ended: ${steps} steps, ${found}.`,
+  }[state];
+  parts.live.setAttribute("aria-label", `Chart of ${series.name} in ${series.unit}, measured and ` +
+    `predicted, up to ${series.time[Math.max(steps - 1, 0)]}`);
+  parts.whole.setAttribute("aria-label", `Chart of the whole series, ${series.time[0]} to ` +
+    `${series.time.at(-1)}, of which ${steps} steps have been streamed`);
+  parts.distance.setAttribute("aria-label", `Chart of the difference from the reference: ${found}, ` +
+    `bound ${series.bound.toExponential(1)} ${series.unit}`);
+}
+
+const nextFrame = () => new Promise(requestAnimationFrame);
+
+async function start() {
+  if (running || run.steps === series.samples.length) return;
+  running = true;
+  const mine = run;
+  tell(show());
+  let before = await nextFrame();
+  let due = 0;
+  while (running && mine === run && run.steps < series.samples.length) {
+    const began = performance.now();
+    const rate = Number(parts.speed.value); // NaN: as fast as possible
+    due = Number.isNaN(rate) ? Infinity : due + (rate * Math.min(began - before, 100)) / 1000;
+    before = began;
+    while (due >= 1 && run.steps < series.samples.length && performance.now() - began < FRAME_MS) {
+      await step();
+      due -= 1;
+      if (!running || mine !== run) break;
+    }
+    if (!Number.isFinite(due)) due = 0;
+    show();
+    await nextFrame();
+  }
+  if (mine === run) running = false;
+  tell(show());
+}
+
+function failed(error) {
+  running = false;
+  parts.result.dataset.state = "failed";
+  parts.result.dataset.message = error.message;
+  parts.status.textContent = `This does not work: ${error.message}.`;
+  parts.status.className = "failed";
+  parts.status.setAttribute("role", "alert");
+  parts.toggle.disabled = parts.reset.disabled = true;
+}
+
+try {
+  await load();
+  reset();
+  document.title = parts.title.textContent = series.title;
+  parts.ahead.textContent = `predicted ${series.horizon} ${series.step} before`;
+  for (const option of parts.speed.options) {
+    option.textContent = option.textContent.replace("steps", `${series.step}s`);
+  }
+  parts.about.textContent = `${series.about} ONNX Runtime Web ${ort.env.versions.web}, WebAssembly ` +
+    `on one thread. ${globalThis.crossOriginIsolated ? "" : "This page is not isolated, so the " +
+      "browser's clock counts in tenths of a millisecond: node serve.mjs isolates it."}`;
+  if (asked.has("speed")) parts.speed.value = asked.get("speed");
+  parts.toggle.disabled = parts.reset.disabled = false;
+  parts.toggle.addEventListener("click", () => {
+    if (running) running = false;
+    else start().catch(failed);
+  });
+  parts.reset.addEventListener("click", () => {
+    running = false;
+    reset();
+    tell(show());
+  });
+  new ResizeObserver(show).observe(document.querySelector("main"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  tell(show());
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches || asked.get("start") === "no";
+  if (!still) await start();
+} catch (error) {
+  failed(error);
+}
