@@ -81,7 +81,7 @@ def _scaled(
     covered: bool,
     origin: str,
 ) -> Place:
-    """The place scaled and shifted: joined to the Dense or the Affine before it where that is the same."""
+    """The place scaled and shifted; the Dense or Affine before it takes a mere shift in."""
     if scale is not None and (scale == 1).all():
         scale = None
     if shift is not None and not shift.any():

@@ -1,16 +1,18 @@
 """A place into the chain of layers that leads to it: what a Model holds, or a refusal.
 
-Branches must come together again by a sum with an earlier place of the same chain: a Residual.
+Branches must come together again, by a sum or side by side, and all but one of them be so simple
+that they can be carried along the chain to that point: a connection from an earlier place, or one
+linear layer on it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastlstm.errors import ReaderError
-from fastlstm.model import Dense, Layer, Residual
+from fastlstm.model import Affine, Array, Dense, Layer, Residual
 from fastlstm.readers.places import (
     Activated,
     Carried,
@@ -25,6 +27,7 @@ from fastlstm.readers.places import (
     Sum,
     selection,
 )
+from fastlstm.readers.widening import widened
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,28 @@ class _Link:
     columns: Columns = ()
 
 
+@dataclass(frozen=True)
+class _Shortcut:
+    """matrix @ source + bias: a branch that can be carried along from its source."""
+
+    source: Place
+    matrix: Array
+    bias: Array | None = None
+
+
 def layers(place: Place) -> tuple[Layer, ...]:
     """The layers from the network's input to `place`. Raises ReaderError by origin."""
-    links = _merged(_links(place))
+    try:
+        start, links = _Chains().to(place)
+    except RecursionError:
+        raise ReaderError(
+            f"{place.origin}: expected a network of real depth, found more connections within each "
+            "other than can be followed"
+        ) from None
     # The place after each layer; the input stands before the first.
-    reached: dict[Place | None, int] = {_start(place): 0}
+    reached: dict[Place, int] = {start: 0}
     found: list[Layer] = []
-    for link in links:
+    for link in _merged(links):
         layer = link.layer
         if layer is None:
             assert link.source is not None
@@ -53,45 +71,142 @@ def layers(place: Place) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _links(place: Place) -> list[_Link]:
-    """The links to `place`; walked without recursion along the chain, which may be long."""
-    links: list[_Link] = []
-    while True:
-        match place:
-            case Input():
-                return links[::-1]
-            case Layered(parent=parent, layer=layer):
-                links.append(_Link(place, layer))
-            case Activated(parent=parent, activation=kind):
-                eye = np.eye(place.size, dtype=np.float32)
-                links.append(_Link(place, Dense(eye, None, kind)))
-            case Selected(parent=parent, columns=columns):
-                links.append(_Link(place, Dense(selection(parent.size, columns))))
-            case Sum():
-                parent, source, columns = _connection(place)
-                links.append(_Link(place, None, source, columns))
-            case _:
-                raise ReaderError(f"{place.origin}: {_reason(place)}")
-        place = parent
+class _Chains:
+    """The chains to places: each the network's input and the links from it, found once."""
+
+    def __init__(self) -> None:
+        self.known: dict[Place, tuple[Place, list[_Link]]] = {}
+
+    def to(self, place: Place) -> tuple[Place, list[_Link]]:
+        """Recursion is as deep as there are connections; along a chain, which may be long, none."""
+        if place not in self.known:
+            self.known[place] = self._to(place)
+        return self.known[place]
+
+    def _to(self, place: Place) -> tuple[Place, list[_Link]]:
+        links: list[_Link] = []
+        while True:
+            match place:
+                case Input():
+                    return place, links[::-1]
+                case Layered(parent=parent, layer=layer):
+                    links.append(_Link(place, layer))
+                case Activated(parent=parent, activation=kind):
+                    eye = np.eye(place.size, dtype=np.float32)
+                    links.append(_Link(place, Dense(eye, None, kind)))
+                case Selected(parent=parent, columns=columns):
+                    links.append(_Link(place, Dense(selection(parent.size, columns))))
+                case Sum() | Joined():
+                    made = self._connected if isinstance(place, Sum) else self._side_by_side
+                    start, before = made(place)  # type: ignore[arg-type]
+                    return start, before + links[::-1]
+                case _:
+                    raise ReaderError(f"{place.origin}: {_reason(place)}")
+            place = parent
+
+    def _connected(self, place: Sum) -> tuple[Place, list[_Link]]:
+        """The chain to a sum, whichever of its two sides is carried along the other."""
+        sides = [(place.base, place.other)]
+        if place.columns == tuple(range(place.other.size)):
+            sides.append((place.other, place.base))
+        for inner, other in sides:
+            start, links = self.to(inner)
+            source, columns = _unselected(other, place.columns)
+            if source is start or any(link.place is source for link in links):
+                return start, [*links, _Link(place, None, source, columns)]
+        for inner, other in sides:
+            start, links = self.to(inner)
+            shortcut = _shortcut(other, start, links)
+            if shortcut is not None:
+                wide = _wide(shortcut)
+                size = shortcut.source.size
+                end = _Link(place, None, wide.place, tuple(size + k for k in place.columns))
+                return start, [*_inserted(links, shortcut.source, wide), end]
+        raise ReaderError(
+            f"{place.origin}: it adds the outputs of two branches, {place.base.origin} and "
+            f"{place.other.origin}, and neither is an earlier value of the other's chain, or one "
+            "linear layer on such a value, which a Model could carry along"
+        )
+
+    def _side_by_side(self, place: Joined) -> tuple[Place, list[_Link]]:
+        """The chain to several places side by side: all but one are carried along its chain."""
+        places = list(dict.fromkeys(part for part, _ in place.parts))
+        for main in places:
+            start, links = self.to(main)
+            shortcuts = {p: _shortcut(p, start, links) for p in places if p is not main}
+            if all(shortcut is not None for shortcut in shortcuts.values()):
+                break
+        else:
+            names = ", ".join(dict.fromkeys(part.origin for part in places))
+            raise ReaderError(
+                f"{place.origin}: it puts the outputs of branches side by side ({names}), more "
+                "than one of which is neither an earlier value of the others' chain nor one "
+                "linear layer on such a value, which a Model could carry along"
+            )
+        ends = []
+        for other, shortcut in shortcuts.items():
+            assert shortcut is not None
+            # One more value, always 0, for what comes from elsewhere.
+            wide = _wide(shortcut, zeros=1)
+            links = _inserted(links, shortcut.source, wide)
+            first, zero = shortcut.source.size, wide.place.size - 1
+            columns = tuple(first + k if part is other else zero for part, k in place.parts)
+            ends.append(_Link(Place(place.size, place.origin), None, wide.place, columns))
+        spread = np.zeros((place.size, main.size), np.float32)
+        for row, (part, column) in enumerate(place.parts):
+            if part is main:
+                spread[row, column] = 1
+        spreading = _Link(Place(place.size, place.origin), Dense(spread))
+        # Only the last of the sums leads to `place`.
+        ends[-1] = replace(ends[-1], place=place)
+        return start, [*links, spreading, *ends]
 
 
-def _connection(place: Sum) -> tuple[Place, Place, Columns]:
-    """Inner chain, source and columns of a sum, whichever of its two sides is the source."""
-    inner, other = _ancestors(place.base), _ancestors(place.other)
-    source, columns = _unselected(place.other, place.columns)
-    if source in inner:
-        return place.base, source, columns
-    if sorted(place.columns) == list(range(place.other.size)):
-        back = tuple(int(k) for k in np.argsort(place.columns))
-        if back == tuple(range(len(back))):
-            source, columns = _unselected(place.base, back)
-            if source in other:
-                return place.other, source, columns
-    raise ReaderError(
-        f"{place.origin}: it adds the outputs of two branches, {place.base.origin} and "
-        f"{place.other.origin}, neither of which leads to the other; a Model adds to a chain only "
-        "what went into one of its layers"
-    )
+def _shortcut(place: Place, start: Place, links: list[_Link]) -> _Shortcut | None:
+    """`place` as one linear layer on a place of the chain, or that place itself."""
+    if place is start or any(link.place is place for link in links):
+        return _Shortcut(place, np.eye(place.size, dtype=np.float32))
+    if isinstance(place, Selected):
+        found = _shortcut(place.parent, start, links)
+        if found is None:
+            return None
+        rows = list(place.columns)
+        bias = None if found.bias is None else found.bias[rows]
+        return _Shortcut(found.source, found.matrix[rows], bias)
+    if not isinstance(place, Layered):
+        return None
+    source, layer = place.parent, place.layer
+    if source is not start and all(link.place is not source for link in links):
+        return None
+    if isinstance(layer, Dense) and layer.activation == "linear":
+        return _Shortcut(source, layer.weight, layer.bias)
+    if isinstance(layer, Affine):
+        return _Shortcut(source, np.diag(layer.scale), layer.shift)
+    return None
+
+
+def _wide(shortcut: _Shortcut, zeros: int = 0) -> _Link:
+    """The source's values, the shortcut's beside them, and zeros: each exact in float32."""
+    size, source = len(shortcut.matrix), shortcut.source
+    eye = np.eye(source.size, dtype=np.float32)
+    weight = np.concatenate([eye, shortcut.matrix, np.zeros((zeros, source.size), np.float32)])
+    bias = None
+    if shortcut.bias is not None:
+        bias = np.zeros(len(weight), np.float32)
+        bias[source.size : source.size + size] = shortcut.bias
+    return _Link(Place(len(weight), source.origin), Dense(weight, bias))
+
+
+def _inserted(links: list[_Link], source: Place, wide: _Link) -> list[_Link]:
+    """The chain with `wide` after `source`, whose first values the next layer takes."""
+    after = 1 + next((k for k, link in enumerate(links) if link.place is source), -1)
+    before, rest = links[:after], links[after:]
+    extra = wide.place.size - source.size
+    layer = widened(rest[0].layer, extra) if rest else None
+    if layer is not None:
+        return [*before, wide, replace(rest[0], layer=layer), *rest[1:]]
+    back = Dense(selection(wide.place.size, tuple(range(source.size))))
+    return [*before, wide, _Link(Place(source.size, source.origin), back), *rest]
 
 
 def _unselected(place: Place, columns: Columns) -> tuple[Place, Columns]:
@@ -100,26 +215,6 @@ def _unselected(place: Place, columns: Columns) -> tuple[Place, Columns]:
         columns = tuple(place.columns[k] for k in columns)
         place = place.parent
     return place, columns
-
-
-def _ancestors(place: Place) -> set[Place]:
-    """The places of the chain that leads to `place`, itself included."""
-    found = {place}
-    while not isinstance(place, Input):
-        match place:
-            case Layered(parent=parent) | Activated(parent=parent) | Selected(parent=parent):
-                place = parent
-            case Sum():
-                place = _connection(place)[0]
-            case _:
-                break
-        found.add(place)
-    return found
-
-
-def _start(place: Place) -> Place | None:
-    """The network's input, where the chain that leads to `place` begins."""
-    return next((p for p in _ancestors(place) if isinstance(p, Input)), None)
 
 
 def _merged(links: list[_Link]) -> list[_Link]:
@@ -144,12 +239,6 @@ def _merged(links: list[_Link]) -> list[_Link]:
 
 def _reason(place: Place) -> str:
     match place:
-        case Joined(parts=parts):
-            names = ", ".join(dict.fromkeys(part.origin for part, _ in parts))
-            return (
-                f"it puts values of different places side by side ({names}), which no layer of a "
-                "Model does"
-            )
         case Moment(operation=operation):
             return (
                 f"its formula ({operation} of two values of the network) is none of the cells that "

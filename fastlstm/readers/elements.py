@@ -96,6 +96,7 @@ class Trace:
         """The place of that key, made the first time that it is asked for."""
         if key not in self._known:
             made = self._known[key] = make()
+            made.momentary  # noqa: B018  known from here on, while its sources' answers are
             self._position[made] = len(self.places)
             self.places.append(made)
             self._first.append(self._next)

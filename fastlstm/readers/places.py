@@ -7,6 +7,7 @@ place. Places are made once each, so that two ways to the same numbers meet in t
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -30,6 +31,17 @@ class Place:
 
     size: int
     origin: str
+
+    @cached_property
+    def momentary(self) -> bool:
+        """Whether it stems from a Moment. Trace asks once for each, so that no question is deep."""
+        return any(place.momentary for place in self._sources)
+
+    @property
+    def _sources(self) -> tuple[Place, ...]:
+        """The places that it is made of."""
+        parent = getattr(self, "parent", None)
+        return () if parent is None else (parent,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +93,20 @@ class Sum(Place):
     other: Place
     columns: Columns
 
+    @property
+    def _sources(self) -> tuple[Place, ...]:
+        return self.base, self.other
+
 
 @dataclass(frozen=True, eq=False)
 class Joined(Place):
     """Columns of several places side by side: (place, column) for each value."""
 
     parts: tuple[tuple[Place, int], ...]
+
+    @property
+    def _sources(self) -> tuple[Place, ...]:
+        return tuple(dict.fromkeys(part for part, _ in self.parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +143,15 @@ class Moment(Place):
     operation: str
     arguments: tuple[Argument, ...]
 
+    @cached_property
+    def momentary(self) -> bool:
+        """It is one."""
+        return True
 
-def momentary(place: Place | None) -> bool:
+
+def momentary(place: Place) -> bool:
     """Whether a place stems from a Moment, so that its elements all have the time 0."""
-    while place is not None:
-        if isinstance(place, Moment):
-            return True
-        if isinstance(place, Sum):
-            return momentary(place.base) or momentary(place.other)
-        if isinstance(place, Joined):
-            return any(momentary(part) for part, _ in place.parts)
-        place = getattr(place, "parent", None)
-    return False
+    return place.momentary
 
 
 def layer_key(layer: Layer, *, initial: bool = True) -> Hashable:
