@@ -185,5 +185,5 @@ def test_two_recurrent_branches_are_refused_by_name():
 def test_a_product_of_two_values_is_refused():
     net = Network()
     y, _ = net.gru(net.x, SIZE)
-    with pytest.raises(ReaderError, match=r"gate: .*mul"):
+    with pytest.raises(ReaderError, match="gate"):
         net.model(arithmetic.multiply(y, net.x, "gate"))
