@@ -3,6 +3,7 @@
 
 const FONT = "12px system-ui, sans-serif";
 const SUPERSCRIPT = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+const MONTHS = { "04": "Apr", "07": "Jul", "10": "Oct" };
 
 /** A canvas in device pixels with axes laid over it; x and y are [from, to]. */
 class Plot {
@@ -17,7 +18,7 @@ class Plot {
     this.c.scale(ratio, ratio);
     this.c.font = FONT;
     Object.assign(this, { x, y, unit, log });
-    this.box = { left: 40, top: 20, right: width - 8, bottom: height - 20 };
+    this.box = { left: 40, top: 26, right: width - 8, bottom: height - 20 };
   }
 
   px(x) {
@@ -58,7 +59,7 @@ class Plot {
       const at = Math.round(this.px(value)) + 0.5;
       if (at < left || at > right) continue;
       this.segment(at, bottom, at, bottom + 4);
-      if (at < right - 12) c.fillText(label, at, bottom + 6);
+      if (at <= right - 6) c.fillText(label, at, bottom + 6);
     }
     c.textAlign = "left";
     c.fillText(this.unit, 2, 2);
@@ -98,7 +99,7 @@ class Plot {
 
 /** Some five round numbers from `from` to `to`, with their labels. */
 function roundTicks([from, to]) {
-  const rough = (to - from) / 4;
+  const rough = (to - from) / 6;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
@@ -109,15 +110,21 @@ function roundTicks([from, to]) {
   return ticks;
 }
 
-/** The first step of every year of the range, thinned so that labels stand some 60 pixels apart. */
-function yearTicks(time, [from, to], width) {
-  const found = [];
-  for (let k = Math.max(Math.ceil(from), 1); k <= Math.min(to, time.length - 1); k += 1) {
-    const year = time[k].slice(0, 4);
-    if (year !== time[k - 1].slice(0, 4)) found.push([k, year]);
-  }
-  const every = [1, 2, 5, 10, 20, 50].find((n) => (found.length / n) * 60 <= width) ?? 100;
-  return found.filter(([, year]) => every === 1 || Number(year) % every === 0);
+/** The first step of every quarter, or of every year or so, labels some 48 pixels apart. */
+function timeTicks(time, [from, to], width) {
+  const ticks = (length, label) => {
+    const found = [];
+    for (let k = Math.max(Math.ceil(from), 1); k <= Math.min(to, time.length - 1); k += 1) {
+      const now = time[k].slice(0, length);
+      if (now !== time[k - 1].slice(0, length) && label(now)) found.push([k, label(now)]);
+    }
+    return found;
+  };
+  const quarters = ticks(7, (day) => (day.endsWith("-01") ? day.slice(0, 4) : MONTHS[day.slice(5)]));
+  if (quarters.length * 48 <= width) return quarters;
+  const years = ticks(4, (year) => year);
+  const every = [1, 2, 5, 10, 20, 50].find((n) => (years.length / n) * 48 <= width) ?? 100;
+  return years.filter(([, year]) => every === 1 || Number(year) % every === 0);
 }
 
 function range(values, from, to) {
@@ -136,7 +143,7 @@ export function drawLive(canvas, { series, outputs, steps, unit }) {
   const y = [low - pad, high + pad];
   const plot = new Plot(canvas, { x, y, unit });
   plot.band(series.test_from, truth.length, "held");
-  plot.axes(yearTicks(time, x, canvas.clientWidth - 48), roundTicks(y));
+  plot.axes(timeTicks(time, x, canvas.clientWidth - 48), roundTicks(y));
   plot.line(truth, Math.max(x[0] - 1, 0), steps, "truth", 6);
   const first = Math.max(x[0] - 1 - horizon, 0);
   plot.line(outputs, first, steps, "prediction", 1.75, horizon);
@@ -149,7 +156,7 @@ export function drawWhole(canvas, { series, steps, unit }) {
   const y = range(truth, 0, truth.length);
   const plot = new Plot(canvas, { x: [0, truth.length], y, unit });
   plot.band(series.test_from, truth.length, "held");
-  plot.axes(yearTicks(time, plot.x, canvas.clientWidth - 48), roundTicks(y));
+  plot.axes(timeTicks(time, plot.x, canvas.clientWidth - 48), roundTicks(y));
   plot.line(truth, 0, truth.length, "grid", 1.5);
   plot.line(truth, 0, steps, "truth", 2);
   if (steps) plot.dot(steps - 1, truth[steps - 1], "truth");
@@ -162,22 +169,24 @@ export function drawDistance(canvas, { series, distances, steps, unit }) {
   const plot = new Plot(canvas, { x: [0, series.truth.length], y, unit });
   plot.log = true;
   plot.axes(
-    yearTicks(series.time, plot.x, canvas.clientWidth - 48),
+    timeTicks(series.time, plot.x, canvas.clientWidth - 48),
     [0, 1, 2, 3, 4, 5].map((k) => [10 ** (top - k), power(top - k)]),
   );
-  // One dot a step would be a cloud: a bar from the bottom to the greatest of each pixel.
   const { c } = plot;
-  const columns = new Map();
+  c.fillStyle = plot.colour("prediction");
   for (let k = 0; k < steps; k += 1) {
-    const at = Math.round(plot.px(k));
-    columns.set(at, Math.max(columns.get(at) ?? 0, distances[k]));
+    c.fillRect(plot.px(k) - 0.75, plot.py(distances[k]) - 0.75, 1.5, 1.5);
   }
-  c.strokeStyle = plot.colour("prediction");
-  for (const [at, value] of columns) plot.segment(at + 0.5, plot.box.bottom, at + 0.5, plot.py(value));
   c.strokeStyle = plot.colour("ink");
   c.lineWidth = 1.5;
   c.setLineDash([6, 4]);
   plot.segment(plot.box.left, plot.py(series.bound), plot.box.right, plot.py(series.bound));
+}
+
+/** 3.2 x 10^-5 as people write it, on one line. */
+export function scientific(value) {
+  const [factor, exponent] = value.toExponential(1).split("e");
+  return value ? `${factor}\u2009×\u2009${power(Number(exponent))}` : "0";
 }
 
 function power(exponent) {

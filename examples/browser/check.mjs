@@ -10,7 +10,7 @@ import { serve } from "./serve.mjs";
 
 const USAGE = `\
 node check.mjs [options]
-    --phone              a screen of 360 x 740, not 1200 x 860
+    --phone              a screen of 360 x 740, not 1120 x 880
     --dark               the dark colours
     --screenshot FILE    a picture of the page after the stream's end
     --model FILE         another model.onnx
@@ -74,7 +74,7 @@ async function main() {
   const browser = await chromium.launch({ executablePath: browserPath(), args: ARGUMENTS });
   try {
     const page = await browser.newPage({
-      viewport: values.phone ? { width: 360, height: 740 } : { width: 1200, height: 860 },
+      viewport: values.phone ? { width: 360, height: 740 } : { width: 1120, height: 880 },
       deviceScaleFactor: values.phone ? 2 : 1,
       isMobile: Boolean(values.phone),
       hasTouch: Boolean(values.phone),
@@ -106,7 +106,7 @@ async function main() {
       complaints,
       layout: await page.evaluate(layout),
     };
-    if (values.screenshot) await page.screenshot({ path: values.screenshot, fullPage: true });
+    if (values.screenshot) await page.screenshot({ path: values.screenshot });
     console.log(JSON.stringify(figures));
     return found.state === "done" && found.verdict === "ok" && !complaints.length ? 0 : 1;
   } finally {

@@ -35,7 +35,8 @@ def main() -> int:
             fastlstm.load(Path(folder) / "model.safetensors").save(FOLDER / "model.safetensors")
     model = fastlstm.load(FOLDER / "model.safetensors")
     done = export.onnx(model, FOLDER / "model.onnx")
-    (FOLDER / "series.json").write_text(json.dumps(series_of(model), separators=(",", ":")) + "\n")
+    text = json.dumps(series_of(model), separators=(",", ":"), ensure_ascii=False)
+    (FOLDER / "series.json").write_text(text + "\n", encoding="utf-8")
     print(f"{done.path}: greatest error {done.max_abs_error:.2e}, bound {done.bound:.2e}")
     return 0
 
@@ -52,12 +53,13 @@ def series_of(model: fastlstm.Model) -> dict[str, Any]:
     samples = series.inputs.astype(np.float32)
     true = truth(model, samples)
     first, last = (str(when)[:4] for when in series.time[[0, -1]])
+    name = series.name.replace("CO2", "CO₂")
     return {
-        "title": f"{series.name}, one week ahead",
-        "about": f"{series.name}, weekly, {first} to {last}: C. D. Keeling and T. P. Whorf, 2004, "
+        "title": f"{name}, one week ahead",
+        "about": f"{name}, weekly, {first} to {last}: C. D. Keeling and T. P. Whorf, 2004, "
         f"public domain. A network of {model.num_parameters:,} weights, trained by the recipe "
         f"{RECIPE} of fastlstm.",
-        "name": series.name,
+        "name": name,
         "unit": series.unit,
         "step": "week",
         "horizon": recipe.windows.horizon,

@@ -3,22 +3,19 @@
 //
 // Addresses may say more: ?model=FILE.onnx&series=FILE.json&speed=max&start=no
 
-import { drawDistance, drawLive, drawWhole } from "./charts.mjs";
+import { drawDistance, drawLive, drawWhole, scientific } from "./charts.mjs";
 import { LiveModel, quantile } from "./live_model.mjs";
 
 const ORT = "./node_modules/onnxruntime-web/dist/ort.wasm.min.mjs";
 const FRAME_MS = 10; // of work between two pictures, so that the page stays at hand
 const asked = new URLSearchParams(location.search);
-const find = (id) => document.getElementById(id);
-const parts = Object.fromEntries(
-  ["toggle", "reset", "speed", "status", "result", "verdict", "difference", "bound", "median", "p99"]
-    .concat(["rmse", "naive", "step", "when", "live", "whole", "distance", "title", "about", "ahead"])
-    .map((id) => [id, find(id)]),
-);
+const parts = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) => [e.id, e]));
 
 let ort, model, series;
 let run; // the stream so far
 let running = false;
+let work = Promise.resolve(); // one thing after the other: a session runs one step at a time
+const next = (action) => (work = work.then(action).catch(failed));
 
 async function fetched(path, what) {
   const response = await fetch(path).catch((error) => {
@@ -40,7 +37,11 @@ async function load() {
   ort.env.wasm.numThreads = 1;
   const modelPath = asked.get("model") ?? "model.onnx";
   const file = await fetched(modelPath, "the model");
-  series = await (await fetched(asked.get("series") ?? "series.json", "the series")).json();
+  const seriesPath = asked.get("series") ?? "series.json";
+  const table = await fetched(seriesPath, "the series");
+  series = await table.json().catch((error) => {
+    throw new Error(`the series ${seriesPath} cannot be read: ${error.message}`);
+  });
   model = await LiveModel.load(ort, new Uint8Array(await file.arrayBuffer()), {
     executionProviders: ["wasm"],
   }).catch((error) => {
@@ -49,8 +50,9 @@ async function load() {
   const { samples, truth, reference, time } = series;
   const counts = [truth, reference, time].map((values) => values?.length);
   if (!samples?.length || counts.some((count) => count !== samples.length) || !(series.bound > 0)) {
-    throw new Error("the series is damaged: expected as many samples as times, true values and " +
-      `reference outputs, and a bound; found ${samples?.length} and ${counts.join(", ")}`);
+    throw new Error(`the series ${seriesPath} is damaged: expected as many samples as true values, ` +
+      "reference outputs and times, and a bound; found " +
+      `${[samples?.length, ...counts, series.bound].map((found) => found ?? "none").join(", ")}`);
   }
   await model.step(samples[0]); // the first call of all is slower than those to come
 }
@@ -110,17 +112,16 @@ function show() {
   const verdict = !good ? "beyond" : ended ? "ok" : "";
   const unit = series.unit;
   parts.verdict.dataset.verdict = verdict;
-  parts.verdict.textContent = { beyond: "beyond the bound", ok: "as the reference" }[verdict] ??
-    (steps ? "so far as the reference" : "–");
-  parts.difference.textContent = steps ? `${greatest.toExponential(1)} ${unit}` : "–";
-  parts.bound.textContent = `bound ${series.bound.toExponential(1)} ${unit}`;
+  parts.verdict.textContent = { beyond: "Disagrees", ok: "Agrees" }[verdict] ?? (steps ? "Agrees so far" : "–");
+  parts.difference.textContent = steps ? `${scientific(greatest)} ${unit}` : "–";
+  parts.bound.textContent = `bound ${scientific(series.bound)} ${unit}`;
   parts.median.textContent = duration(median);
   parts.p99.textContent = duration(p99);
-  const rmse = (squares) => `${Math.sqrt(squares / run.scored).toFixed(3)} ${unit}`;
-  parts.rmse.textContent = run.scored ? rmse(run.squares) : "–";
+  const rmse = (squares) => Math.sqrt(squares / run.scored).toFixed(3);
+  parts.rmse.textContent = run.scored ? `${rmse(run.squares)} ${unit}` : "–";
   parts.naive.textContent = run.scored
-    ? `RMSE; last value again ${rmse(run.naiveSquares)}`
-    : `RMSE, from ${series.time[series.test_from]}`;
+    ? `RMSE, last value ${rmse(run.naiveSquares)}`
+    : `RMSE, from ${series.time[series.test_from]?.slice(0, 7)}`;
   parts.step.textContent = steps.toLocaleString("en");
   parts.when.textContent = `of ${count.toLocaleString("en")}, ${series.time[Math.max(steps - 1, 0)]}`;
   const state = ended ? "done" : running ? "running" : "paused";
@@ -134,8 +135,7 @@ function show() {
     p99Us: 1000 * p99,
     runtime: `onnxruntime-web ${ort.env.versions.web}`,
   });
-  parts.toggle.textContent = running ? "Pause" : "Start";
-  parts.toggle.disabled = ended;
+  parts.toggle.textContent = running ? "Pause" : ended ? "Again" : "Start";
   const data = { series, unit, ...run };
   drawLive(parts.live, data);
   drawWhole(parts.whole, data);
@@ -146,44 +146,47 @@ function show() {
 /** One sentence for whoever does not see the charts; only where the state changes. */
 function tell(state) {
   const { steps, greatest } = run;
-  const found = `greatest difference ${greatest.toExponential(1)} ${series.unit}`;
+  const found = `greatest difference ${scientific(greatest)} ${series.unit}`;
   parts.status.textContent = {
     running: "Streaming.",
     paused: steps ? `Paused after ${steps} steps, ${found}.` : "Ready.",
-    done: `The series has ended: ${steps} steps, ${found}.`,
+    done: `The series has ended: ${steps.toLocaleString("en")} steps, ${found}.`,
   }[state];
   parts.live.setAttribute("aria-label", `Chart of ${series.name} in ${series.unit}, measured and ` +
     `predicted, up to ${series.time[Math.max(steps - 1, 0)]}`);
   parts.whole.setAttribute("aria-label", `Chart of the whole series, ${series.time[0]} to ` +
     `${series.time.at(-1)}, of which ${steps} steps have been streamed`);
   parts.distance.setAttribute("aria-label", `Chart of the difference from the reference: ${found}, ` +
-    `bound ${series.bound.toExponential(1)} ${series.unit}`);
+    `bound ${scientific(series.bound)} ${series.unit}`);
 }
 
 const nextFrame = () => new Promise(requestAnimationFrame);
 
-async function start() {
-  if (running || run.steps === series.samples.length) return;
+function start() {
   running = true;
-  const mine = run;
+  next(stream);
+}
+
+async function stream() {
+  const count = series.samples.length;
+  if (running && run.steps === count) reset();
   tell(show());
   let before = await nextFrame();
   let due = 0;
-  while (running && mine === run && run.steps < series.samples.length) {
+  while (running && run.steps < count) {
     const began = performance.now();
     const rate = Number(parts.speed.value); // NaN: as fast as possible
-    due = Number.isNaN(rate) ? Infinity : due + (rate * Math.min(began - before, 100)) / 1000;
+    due = Number.isNaN(rate) ? count : due + (rate * Math.min(began - before, 100)) / 1000;
     before = began;
-    while (due >= 1 && run.steps < series.samples.length && performance.now() - began < FRAME_MS) {
+    while (running && due >= 1 && run.steps < count && performance.now() - began < FRAME_MS) {
       await step();
       due -= 1;
-      if (!running || mine !== run) break;
     }
-    if (!Number.isFinite(due)) due = 0;
+    if (Number.isNaN(rate)) due = 0;
     show();
     await nextFrame();
   }
-  if (mine === run) running = false;
+  running = false;
   tell(show());
 }
 
@@ -212,18 +215,18 @@ try {
   parts.toggle.disabled = parts.reset.disabled = false;
   parts.toggle.addEventListener("click", () => {
     if (running) running = false;
-    else start().catch(failed);
+    else start();
   });
   parts.reset.addEventListener("click", () => {
     running = false;
-    reset();
-    tell(show());
+    next(reset);
+    next(() => tell(show()));
   });
   new ResizeObserver(show).observe(document.querySelector("main"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
   tell(show());
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches || asked.get("start") === "no";
-  if (!still) await start();
+  if (!still) start();
 } catch (error) {
   failed(error);
 }
