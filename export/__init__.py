@@ -18,16 +18,22 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "inductor", "onnx", "torchscript"]
 
 
-def onnx(model: Model, path: str | Path) -> Exported:
+def onnx(model: Model, path: str | Path, *, lengths: bool = False, half: bool = False) -> Exported:
     """Write `model` as an .onnx file: states as inputs and outputs, batch and time dynamic.
 
-    A bidirectional model takes whole sequences. Raises ExportError, and leaves an older file as it
-    was, if ONNX Runtime does not compute the reference's numbers; UnsupportedError for a
-    projection, which ONNX's LSTM lacks; MissingExtraError without onnx and onnxruntime.
+    `lengths` adds an input of that name, (batch,) int32: the real steps of each sequence of a
+    padded batch; without it there is none, because a live stream would pay for it at each step.
+    `half` stores the weights as float16, for a file half as big; arithmetic stays float32, the
+    check is against the model with these weights, and `rounding` of the result says how far its
+    outputs are from the given model's. A bidirectional model takes whole sequences.
+
+    Raises ExportError, and leaves an older file as it was, if ONNX Runtime does not compute the
+    reference's numbers, or with `half` for a weight beyond float16's range; MissingExtraError
+    without onnx and onnxruntime.
     """
     from . import onnx_graph
 
-    return onnx_graph.write(model, path)
+    return onnx_graph.write(model, path, lengths=lengths, half=half)
 
 
 def torchscript(model: Model, path: str | Path) -> Exported:

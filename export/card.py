@@ -1,14 +1,15 @@
-"""What an exported file says of itself: architecture, states to feed, and a check vector."""
+"""What an exported file says of itself: all that is needed to run it without this package."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastlstm import reference
+from fastlstm.model import Affine
 
 if TYPE_CHECKING:
-    from fastlstm.model import Model, State
+    from fastlstm.model import Layer, Model, State
 
 KEY = "fastlstm"
 CHECK_STEPS = 16
@@ -24,8 +25,16 @@ def state_names(state: State) -> tuple[str, str]:
     return f"{name}0{place}", f"{name}N{place}"
 
 
-def to_json(model: Model) -> str:
-    """One JSON object: layers, states with their initial values, check_input and check_output."""
+def to_json(model: Model, **more: Any) -> str:
+    """One JSON object, with `more` of what a target has to say.
+
+    `input_size` and `output_size`; `layers` with their kinds, sizes and settings; `states`, each
+    with the names of its input and output, its size and its initial value; `scaling`, the Affine
+    layers at both ends (null where there is none), which the network applies itself: x goes in and
+    y comes out in the units of the data; `metadata`, the Model's own, such as the names of
+    columns; `check_input` and `check_output`, a sequence from the initial state and what the
+    float64 reference makes of it.
+    """
     x = reference.check_input(model, CHECK_STEPS)
     layers = [
         {
@@ -45,5 +54,25 @@ def to_json(model: Model) -> str:
         }
         for state in model.states
     ]
-    check = {"check_input": x.tolist(), "check_output": reference.run(model, x).tolist()}
-    return json.dumps({"layers": layers, "states": states, **check})
+    return json.dumps(
+        {
+            "input_size": model.input_size,
+            "output_size": model.output_size,
+            "layers": layers,
+            "states": states,
+            "scaling": {
+                "input": _scaling(model.layers[0]),
+                "output": _scaling(model.layers[-1]) if len(model.layers) > 1 else None,
+            },
+            "metadata": dict(model.metadata),
+            **more,
+            "check_input": x.tolist(),
+            "check_output": reference.run(model, x).tolist(),
+        }
+    )
+
+
+def _scaling(layer: Layer) -> dict[str, list[float]] | None:
+    if not isinstance(layer, Affine):
+        return None
+    return {"scale": layer.scale.tolist(), "shift": layer.shift.tolist()}

@@ -50,7 +50,9 @@ def write(model: Model, path: str | Path) -> Exported:
         done = replay(model, AotiSession(model, package), "AOTInductor")
         put(path, package.read_bytes())
     snippet = SNIPPET.format(path=str(path), inputs=model.input_size)
-    return Exported(path, "inductor", done.steps, done.max_abs_error, done.bound, snippet)
+    return Exported(
+        path, "inductor", done.steps, done.max_abs_error, done.bound, snippet, done.ways
+    )
 
 
 def compile_package(model: Model, path: Path) -> Path:

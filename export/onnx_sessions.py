@@ -13,6 +13,7 @@ import numpy as np
 from fastlstm.errors import MissingExtraError
 
 from . import onnx_graph
+from .onnx_nodes import LENGTHS
 from .replay import need_no_future
 
 if TYPE_CHECKING:
@@ -56,14 +57,23 @@ class _Ort:
         self.session = start(onnx_graph.build(model, bare=True) if graph is None else graph)
         inputs = self.session.get_inputs()
         self.inputs = [value.name for value in inputs]
+        self.lengths = self.inputs[-1] == LENGTHS
         self.outputs = [value.name for value in self.session.get_outputs()]
         self.time_first = inputs[0].shape[0] == "time"
         # (1, batch, H) in the bare graph, (batch, H) in the written one.
-        self.shapes = [(1,) * (len(value.shape) - 1) + (value.shape[-1],) for value in inputs[1:]]
+        self.states = self.inputs[1 : len(inputs) - self.lengths]
+        self.shapes = [
+            (1,) * (len(value.shape) - 1) + (value.shape[-1],)
+            for value in inputs[1 : 1 + len(self.states)]
+        ]
 
     def initial(self) -> list[Floats]:
         states = onnx_graph.initial_states(self.model)
-        return [states[n].reshape(s) for n, s in zip(self.inputs[1:], self.shapes, strict=True)]
+        return [states[n].reshape(s) for n, s in zip(self.states, self.shapes, strict=True)]
+
+    def counts(self, steps: int) -> tuple[NDArray[np.int32], ...]:
+        """What a graph that wants lengths is fed besides, for one sequence without padding."""
+        return (np.array([steps], np.int32),) if self.lengths else ()
 
     def laid_out(self, x: Floats) -> Floats:
         """X (time, I) as the graph takes it."""
@@ -77,6 +87,7 @@ class OnnxSession(_Ort):
         """See _Ort: None is the leanest graph."""
         super().__init__(model, graph)
         self.size = model.output_size
+        self.one_step = self.counts(1)
         self.reset()
 
     def reset(self) -> None:
@@ -87,7 +98,8 @@ class OnnxSession(_Ort):
         """One step: x (I,) -> a fresh (O,)."""
         if self.bidirectional:
             need_no_future(self.model, "ONNX Runtime by step")
-        feed = dict(zip(self.inputs, (x.reshape(1, 1, -1), *self.carried), strict=True))
+        fed = (x.reshape(1, 1, -1), *self.carried, *self.one_step)
+        feed = dict(zip(self.inputs, fed, strict=True))
         y, *self.carried = self.session.run(self.outputs, feed)
         return y.reshape(-1)  # type: ignore[no-any-return]
 
@@ -95,9 +107,28 @@ class OnnxSession(_Ort):
         """A block of steps: x (time, I) -> (time, O)."""
         if not len(x):
             return np.empty((0, self.size), np.float32)
-        feed = dict(zip(self.inputs, (self.laid_out(x), *self.carried), strict=True))
-        y, *self.carried = self.session.run(self.outputs, feed)
+        fed = (self.laid_out(x), *self.carried, *self.counts(len(x)))
+        y, *self.carried = self.session.run(self.outputs, dict(zip(self.inputs, fed, strict=True)))
         return y.reshape(len(x), self.size)  # type: ignore[no-any-return]
+
+    def batch(
+        self, x: Floats, lengths: NDArray[np.int32] | None = None
+    ) -> tuple[Floats, list[Floats]]:
+        """Sequences from the initial state, beside the live one: x (batch, time, I), time >= 1.
+
+        Gives outputs (batch, time, O) and states (batch, H); `lengths` (batch,) are for a graph
+        that has such an input, where None takes all steps.
+        """
+        count, steps = x.shape[:2]
+        states = [np.repeat(s.reshape(1, -1), count, axis=0) for s in self.initial()]
+        fed: list[Any] = [x.swapaxes(0, 1) if self.time_first else x]
+        fed += [s[None] for s in states] if self.time_first else states
+        if self.lengths:
+            fed.append(np.full(count, steps, np.int32) if lengths is None else lengths)
+        y, *ends = self.session.run(self.outputs, dict(zip(self.inputs, fed, strict=True)))
+        if self.time_first:
+            y = y.reshape(steps, count, self.size).swapaxes(0, 1)
+        return y, [end.reshape(count, -1) for end in ends]
 
     def state(self) -> tuple[Floats, ...]:
         """Copies of the state vectors, each (H,), in the order of Model.states."""
@@ -119,12 +150,13 @@ class OnnxBindingSession(_Ort):
         self.buffers = [[np.zeros(s, np.float32) for s in self.shapes] for _ in range(2)]
         self.values = [[self._value(array) for array in buffers] for buffers in self.buffers]
         self.bound: dict[int, tuple[Floats, Floats, list[Any]]] = {}
+        self.fed: list[Any] = []  # the memory of lengths, for as long as bindings read it
         self.x, self.y, (self.now, self.next) = self._bind(1)
         self.x, self.y = self.x.reshape(-1), self.y.reshape(-1)
         self.call = self.session.run_with_iobinding
         self.reset()
 
-    def _value(self, array: Floats) -> Any:
+    def _value(self, array: NDArray[Any]) -> Any:
         import onnxruntime
 
         # On the CPU the value shares the array's memory; the array is kept alive by us.
@@ -134,19 +166,20 @@ class OnnxBindingSession(_Ort):
         """Buffers for x and y of `steps` steps, and the bindings that read states 0 and 1."""
         if steps not in self.bound:
             x = self.laid_out(np.zeros((steps, self.model.input_size), np.float32))
-            feed = dict(zip(self.inputs, (x, *self.buffers[0]), strict=True))
+            counts = self.counts(steps)
+            feed = dict(zip(self.inputs, (x, *self.buffers[0], *counts), strict=True))
             y = self.session.run(self.outputs[:1], feed)[0]
             bindings = []
             for side in range(2):
                 binding = self.session.io_binding()
-                for name, value in zip(
-                    self.inputs, (self._value(x), *self.values[side]), strict=True
-                ):
+                inputs = (self._value(x), *self.values[side], *map(self._value, counts))
+                for name, value in zip(self.inputs, inputs, strict=True):
                     binding.bind_ortvalue_input(name, value)
                 outputs = (self._value(y), *self.values[1 - side])
                 for name, value in zip(self.outputs, outputs, strict=True):
                     binding.bind_ortvalue_output(name, value)
                 bindings.append(binding)
+            self.fed.append(counts)
             self.bound[steps] = x, y, bindings
         return self.bound[steps]
 

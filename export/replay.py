@@ -1,12 +1,13 @@
 """The check that every exporter passes before its file is written, and how the file is written.
 
-The target runs whole, one step at a time and in pieces, its state carried; the reference judges.
+The target runs whole, one step at a time and in pieces, its state carried, and where it takes
+batches several sequences at once; the reference judges.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 from fastlstm import reference, whole_file
 from fastlstm.errors import ExportError, UnsupportedError
 from fastlstm.model import Bidirectional
-from fastlstm.verify import judge, truth
+from fastlstm.verify import Truth, judge, truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastlstm.model import Model
+    from fastlstm.verify import Row
+
+    Floats = NDArray[np.float32]
 
 # (steps, seed): the check vector that the model file holds, and a longer stream.
 STREAMS = ((16, 0), (64, 1))
+# A batch of different sequences, with the seed of its first one, and how many of their steps
+# count where a target is told: all, some, one, none.
+BATCH, BATCH_STEPS, BATCH_SEED = 7, 16, 2
+LENGTHS = (9, 16, 1, 0, 12, 5, 16)
 
 
 class Session(Protocol):
@@ -48,18 +56,34 @@ class Session(Protocol):
         """Copies of the state vectors, each (H,), in the order of Model.states."""
 
 
+class Batch(Protocol):
+    """Several sequences in one call of a foreign runtime, each from the model's initial state."""
+
+    def __call__(self, x: Floats, lengths: NDArray[np.int32] | None) -> tuple[Floats, list[Floats]]:
+        """X (batch, time, I) -> outputs (batch, time, O) and states (batch, H) in Model's order.
+
+        `lengths` (batch,) says how many steps of each sequence count, None that all do.
+        """
+
+
 @dataclass(frozen=True)
 class Replay:
-    """How many steps were replayed, and the figures of the one that came nearest to its bound."""
+    """How many steps were replayed in which ways, and the figures that came nearest to a bound."""
 
     steps: int
     max_abs_error: float
     bound: float
+    ways: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that passed its check. `snippet` is Python that runs it with the foreign runtime."""
+    """A file that passed its check. `snippet` is Python that runs it with the foreign runtime.
+
+    `ways` says how the steps were replayed, `opset` is that of an ONNX file and 0 elsewhere.
+    `rounding` is by how much the outputs of a file with float16 weights differ at most from those
+    of the model as it was given.
+    """
 
     path: Path
     target: str
@@ -67,27 +91,86 @@ class Exported:
     max_abs_error: float
     bound: float
     snippet: str
+    ways: tuple[str, ...] = ()
+    opset: int = 0
+    rounding: float = 0.0
 
 
-def replay(model: Model, session: Session, target: str) -> Replay:
-    """Run the model's check streams through `session`; raise ExportError unless all are right."""
+def replay(
+    model: Model,
+    session: Session,
+    target: str,
+    *,
+    batch: Batch | None = None,
+    lengths: bool = False,
+) -> Replay:
+    """Run the model's check streams through `session`; raise ExportError unless all are right.
+
+    Where there is a `batch`, it takes 7 different sequences at once, and with `lengths` others of
+    0 to 16 steps, whose outputs must be exactly 0 after their ends.
+    """
     # What is bidirectional cannot be cut.
     ways = dict([*WAYS.items()][:1]) if model.bidirectional else WAYS
     rows = []
     for steps, seed in STREAMS:
         true = truth(model, reference.check_input(model, steps, seed))
         for way, run in ways.items():
-            row = judge(f"{target}, {way}", _from_start(session, run), true)
-            if row.verdict != "ok":
-                raise ExportError(
-                    f"{row.road}: over {steps} steps expected the reference's outputs within "
-                    f"{row.bound:.2e} and its final state within {row.state_bound:.2e}, found "
-                    f"errors of {row.max_abs_error:.2e} and {row.state_error:.2e}"
-                    f"{f' ({row.note})' if row.note else ''}; nothing was written"
-                )
-            rows.append(row)
+            rows.append(_right(judge(f"{target}, {way}", _from_start(session, run), true)))
+    told = [*ways]
+    if batch is not None:
+        for counts in (None, LENGTHS) if lengths else (None,):
+            way = f"{BATCH} sequences at once"
+            if counts is not None:
+                way = f"{BATCH} sequences of {min(counts)} to {max(counts)} steps at once"
+            rows.append(_at_once(model, batch, f"{target}, {way}", counts))
+            told.append(way)
     nearest = max(rows, key=lambda row: row.max_abs_error / row.bound)
-    return Replay(sum(row.steps for row in rows), nearest.max_abs_error, nearest.bound)
+    steps = sum(row.steps for row in rows)
+    return Replay(steps, nearest.max_abs_error, nearest.bound, tuple(told))
+
+
+def _right(row: Row) -> Row:
+    if row.verdict != "ok":
+        raise ExportError(
+            f"{row.road}: over {row.steps} steps expected the reference's outputs within "
+            f"{row.bound:.2e} and its final state within {row.state_bound:.2e}, found "
+            f"errors of {row.max_abs_error:.2e} and {row.state_error:.2e}"
+            f"{f' ({row.note})' if row.note else ''}; nothing was written"
+        )
+    return row
+
+
+def _at_once(model: Model, batch: Batch, road: str, counts: tuple[int, ...] | None) -> Row:
+    """One batch, each sequence against the reference of its own steps."""
+    seeds = range(BATCH_SEED, BATCH_SEED + BATCH)
+    # Beyond a sequence's end stands what a runtime would go on with if it did not heed the length.
+    x = np.stack([reference.check_input(model, BATCH_STEPS, seed) for seed in seeds])
+    steps = counts or (BATCH_STEPS,) * BATCH
+    y, ends = batch(x, None if counts is None else np.array(counts, np.int32))
+    true = [truth(model, row[:n]) for row, n in zip(x, steps, strict=True)]
+    # One yardstick for the batch, as for all steps of a stream: how far plain float32 is at its
+    # worst. At the end of one short sequence it may happen to be almost exact.
+    together = Truth(
+        x.reshape(-1, model.input_size),
+        np.concatenate([one.output for one in true]),
+        tuple(np.stack(vectors) for vectors in zip(*(one.state for one in true), strict=True)),
+        max(one.bound for one in true),
+        max(one.state_bound for one in true),
+    )
+    if y.shape[:2] != x.shape[:2]:
+        raise ExportError(
+            f"{road}: expected outputs {(*x.shape[:2], model.output_size)}, found {y.shape}; "
+            "nothing was written"
+        )
+    parts = [row[:n] for row, n in zip(y, steps, strict=True)]
+    row = _right(judge(road, lambda _: (np.concatenate(parts), ends), together))
+    rest = max(float(np.abs(row[n:]).max(initial=0)) for row, n in zip(y, steps, strict=True))
+    if not rest == 0:
+        raise ExportError(
+            f"{road}: expected outputs of exactly 0 after each sequence's end, found {rest:.2e}; "
+            "nothing was written"
+        )
+    return replace(row, steps=sum(steps))
 
 
 def _from_start(session: Session, run: Callable[[Session, Any], Any]) -> Any:

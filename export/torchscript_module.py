@@ -49,7 +49,9 @@ def write(model: Model, path: str | Path) -> Exported:
     snippet = SNIPPET.format(path=str(path), inputs=model.input_size)
     if not model.bidirectional:
         snippet += MORE
-    return Exported(path, "torchscript", done.steps, done.max_abs_error, done.bound, snippet)
+    return Exported(
+        path, "torchscript", done.steps, done.max_abs_error, done.bound, snippet, done.ways
+    )
 
 
 def to_torchscript(model: Model) -> torch.jit.ScriptModule:

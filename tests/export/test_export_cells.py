@@ -12,8 +12,8 @@ import cases
 import checks
 from fastlstm import export, reference
 from fastlstm.errors import ExportError, UnsupportedError
-from fastlstm.export import onnx_graph, sessions, torchscript_module
-from fastlstm.export.replay import STREAMS, replay
+from fastlstm.export import onnx_graph, onnx_recurrent, sessions, torchscript_module
+from fastlstm.export.replay import BATCH, BATCH_STEPS, STREAMS, replay
 from fastlstm.model import LSTM, Bidirectional, Model
 from fastlstm.verify import judge, truth
 
@@ -82,7 +82,7 @@ def assert_whole_sequences(model, session):
 
 
 @pytest.mark.parametrize("both", [False, True], ids=["forward", "bidirectional"])
-@pytest.mark.parametrize("name", [*CELLS, *PLAIN])
+@pytest.mark.parametrize("name", [*CELLS, *PROJECTED, *PLAIN])
 def test_the_onnx_file_takes_any_batch_and_time(name, both):
     model = chain(name, both)
     data = onnx_graph.build(model).SerializeToString()
@@ -96,7 +96,7 @@ def test_the_onnx_file_takes_any_batch_and_time(name, both):
 
 @pytest.mark.parametrize("road", ["OnnxSession", "OnnxBindingSession"])
 @pytest.mark.parametrize("both", [False, True], ids=["forward", "bidirectional"])
-@pytest.mark.parametrize("name", [*CELLS, "lstm", "rnn-relu"])
+@pytest.mark.parametrize("name", [*CELLS, *PROJECTED, "lstm", "rnn-relu"])
 def test_onnx_sessions(name, both, road):
     model = chain(name, both)
     assert_whole_sequences(model, getattr(sessions, road)(model))
@@ -105,7 +105,7 @@ def test_onnx_sessions(name, both, road):
     assert_whole_sequences(bare, getattr(sessions, road)(bare))
 
 
-@pytest.mark.parametrize("name", ["peephole", "reset-before", "peephole-no-bias"])
+@pytest.mark.parametrize("name", [*CELLS, *PROJECTED])
 def test_a_second_runtime_reads_the_same_numbers(name):
     from onnx.reference import ReferenceEvaluator
 
@@ -147,22 +147,8 @@ def test_names_sizes_and_nodes_of_a_bidirectional_graph():
     assert attributes["linear_before_reset"] == 0
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_onnx_has_no_projection(both, tmp_path):
-    model = chain("projection", both)
-    model = Model((cases.affine(2), *model.layers))
-    kind = "Bidirectional" if both else "LSTM"
-    with pytest.raises(
-        UnsupportedError, match=rf"layer 1 \({kind}\): ONNX's LSTM node has no projection"
-    ):
-        export.onnx(model, tmp_path / "m.onnx")
-    with pytest.raises(UnsupportedError, match="has no projection"):
-        sessions.OnnxSession(model)
-    assert not list(tmp_path.iterdir())
-
-
 def swapped_peepholes(monkeypatch):
-    monkeypatch.setattr(onnx_graph, "PEEPHOLES", (0, 1, 2))
+    monkeypatch.setattr(onnx_recurrent, "PEEPHOLES", (0, 1, 2))
 
 
 def no_peepholes(monkeypatch):
@@ -221,7 +207,8 @@ def test_torchscript_takes_any_batch_and_time(name, both):
 def test_what_is_written_of_a_bidirectional_model_and_its_snippet(target, tmp_path):
     model = chain("peephole", both=True)
     done = getattr(export, target)(model, tmp_path / "model.file")
-    assert done.steps == sum(steps for steps, _ in STREAMS)
+    at_once = BATCH * BATCH_STEPS if target == "onnx" else 0
+    assert done.steps == sum(steps for steps, _ in STREAMS) + at_once
     assert 0 < done.max_abs_error <= done.bound
     names = {}
     if target == "torchscript":

@@ -11,8 +11,8 @@ import cases
 import checks
 from fastlstm import export, reference
 from fastlstm.errors import ExportError, MissingExtraError
-from fastlstm.export import inductor_package, onnx_graph, torchscript_module
-from fastlstm.export.replay import STREAMS, WAYS, replay
+from fastlstm.export import inductor_package, onnx_graph, onnx_recurrent, torchscript_module
+from fastlstm.export.replay import BATCH, BATCH_STEPS, STREAMS, WAYS, replay
 from fastlstm.model import LSTM, Model
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -50,7 +50,9 @@ def test_what_is_written_was_checked_and_its_snippet_runs(target, name, tmp_path
     done = getattr(export, target)(model, str(tmp_path / FILES[target]))
     assert done.path == tmp_path / FILES[target]
     assert done.target == target
-    assert done.steps == len(WAYS) * sum(steps for steps, _ in STREAMS)
+    at_once = BATCH * BATCH_STEPS if target == "onnx" else 0
+    assert done.steps == len(WAYS) * sum(steps for steps, _ in STREAMS) + at_once
+    assert done.opset == (onnx_graph.OPSET if target == "onnx" else 0)
     assert 0 < done.max_abs_error <= done.bound
     assert list(tmp_path.iterdir()) == [done.path]
     assert len(done.snippet.splitlines()) == 5
@@ -61,7 +63,7 @@ def test_what_is_written_was_checked_and_its_snippet_runs(target, name, tmp_path
 
 
 def swapped_gates(monkeypatch):
-    monkeypatch.setitem(onnx_graph.GATES, "LSTM", (0, 3, 2, 1))
+    monkeypatch.setitem(onnx_recurrent.GATES, "LSTM", (0, 3, 2, 1))
 
 
 def default_reset(monkeypatch):
