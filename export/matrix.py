@@ -56,7 +56,7 @@ class Check:
 
     The verdict is "ok", "wrong", "refused" (by the runtime, whose words are the note) or "failed"
     (anything else that was raised). The figures are those of the sequence that came nearest to its
-    bound; `steps` counts the steps of all of them.
+    bound, of outputs and of final states; `steps` counts the steps of all sequences.
     """
 
     name: str
@@ -67,6 +67,12 @@ class Check:
     state_error: float = float("nan")
     state_bound: float = float("nan")
     note: str = ""
+
+    @property
+    def nearest(self) -> tuple[float, float]:
+        """The error of outputs or final states that came nearest to its bound, and that bound."""
+        pairs = ((self.max_abs_error, self.bound), (self.state_error, self.state_bound))
+        return max(pairs, key=lambda pair: _share(*pair))
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,13 @@ class Cell:
         return "ok"
 
     @property
-    def nearest(self) -> Check | None:
-        """The check whose outputs came nearest to their bound, or left it; None if none ran."""
-        ran = [check for check in self.checks if check.steps]
-        return max(ran, key=lambda check: _share(check.max_abs_error, check.bound), default=None)
+    def nearest(self) -> tuple[float, float] | None:
+        """The error that came nearest to its bound, or left it, and that bound; None if none ran.
+
+        Of every check, of outputs and of final states.
+        """
+        ran = [check.nearest for check in self.checks if check.steps]
+        return max(ran, key=lambda pair: _share(*pair), default=None)
 
 
 @dataclass(frozen=True)
@@ -175,12 +184,12 @@ def matrix(
     found = {runtime.name: runtime.missing() for runtime in listed}
     cells: list[Cell] = []
     bounds: dict[str, float] = {}
-    for name, make in models.items():
+    for position, (name, make) in enumerate(models.items(), start=1):
         subject = _Subject(make())
-        bounds[name] = min(true.bound for true in (*subject.whole, *subject.cut))
+        bounds[name] = subject.tightest
         for runtime in listed:
             if progress is not None:
-                progress(f"{name} on {runtime.name}")
+                progress(f"{position} of {len(models)}, {name} on {runtime.name}")
             if found[runtime.name]:
                 cells.append(Cell(name, runtime.name, missing=found[runtime.name]))
             else:
@@ -200,6 +209,8 @@ class _Subject:
         self.whole = [truth(model, x) for x in streams]
         self.cut = [truth(model, x[:n]) for x, n in zip(streams, LENGTHS, strict=True)]
         self.batch = np.stack(streams)
+        truths = (*self.whole, *self.cut)
+        self.tightest = min(min(true.bound, true.state_bound) for true in truths)
         self.graphs = {lengths: _graph(model, lengths) for lengths in (False, True)}
 
     def on(self, runtime: Runtime) -> tuple[Check, ...]:

@@ -77,7 +77,7 @@ class OpenCvRunner:
         finally:
             hanging.cancel()
         if verdict == "refused":
-            raise refusal(NAME, SOURCE_PLACE.sub("", answer))
+            raise refusal(NAME, SOURCE_PLACE.sub("", answer).strip(" >\n"))
         return answer
 
     def _ending(self, kind: str) -> str:

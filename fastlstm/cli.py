@@ -24,8 +24,8 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
-from fastlstm import cli_bench, cli_evaluate, cli_train, cli_warmup
-from fastlstm.cli_output import complain, console, room_for, telling, write_json
+from fastlstm import cli_bench, cli_evaluate, cli_train, cli_verify, cli_warmup
+from fastlstm.cli_output import complain, console, room_for, telling
 from fastlstm.errors import FastLSTMError
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ class Target(StrEnum):
 
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
-Json = Annotated[Path | None, typer.Option("--json", help="Also write the figures here, as JSON.")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,29 +131,7 @@ def stream(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: fastlstm verify model.safetensors --steps 2000 --json report.json")
-def verify(
-    model: ModelFile,
-    steps: Annotated[int, typer.Option(min=1, help="Length of the random stream.")] = 10_000,
-    json_file: Json = None,
-) -> None:
-    """Run every road of this machine over one random stream and compare it with the reference.
-
-    The exit code is 1 if any road leaves its bound. A road whose library is missing is listed.
-    """
-    import fastlstm
-    from fastlstm import cli_tables
-
-    room_for(json_file)
-    network = fastlstm.load(model)
-    with telling("Verifying") as tell:
-        report = fastlstm.verify(network, steps=steps, progress=tell)
-    console().print(cli_tables.verdicts(report))
-    write_json(json_file, report.to_dict())
-    if not report.ok:
-        wrong = [row.road for row in report.rows if row.verdict in ("wrong", "failed")]
-        complain(f"not within bounds: {', '.join(wrong) or 'no road could run'}")
-        raise typer.Exit(1)
+app.command(epilog=cli_verify.EXAMPLE)(cli_verify.verify)
 
 
 @app.command(epilog="Example: fastlstm export model.safetensors --to onnx -o model.onnx")
