@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlstm import reference
 from fastlstm.model import Affine
+from fastlstm.verify import truth
 
 if TYPE_CHECKING:
     from fastlstm.model import Layer, Model, State
@@ -33,9 +34,10 @@ def to_json(model: Model, **more: Any) -> str:
     layers at both ends (null where there is none), which the network applies itself: x goes in and
     y comes out in the units of the data; `metadata`, the Model's own, such as the names of
     columns; `check_input` and `check_output`, a sequence from the initial state and what the
-    float64 reference makes of it.
+    float64 reference makes of it, with `check_bound`, the greatest difference from that which a
+    float32 runtime may show.
     """
-    x = reference.check_input(model, CHECK_STEPS)
+    true = truth(model, reference.check_input(model, CHECK_STEPS))
     layers = [
         {
             "kind": layer.kind,
@@ -66,8 +68,9 @@ def to_json(model: Model, **more: Any) -> str:
             },
             "metadata": dict(model.metadata),
             **more,
-            "check_input": x.tolist(),
-            "check_output": reference.run(model, x).tolist(),
+            "check_input": true.x.tolist(),
+            "check_output": true.output.tolist(),
+            "check_bound": true.bound,
         }
     )
 
