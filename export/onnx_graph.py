@@ -61,9 +61,17 @@ def write(model: Model, path: str | Path, *, lengths: bool = False, half: bool =
     path = check_place(path)
     data = build(model, lengths=lengths, half=half).SerializeToString()
     network = rounded(model) if half else model
-    session = OnnxSession(network, data)
-    done = replay(network, session, "ONNX Runtime", batch=session.batch, lengths=lengths)
-    rounding = _rounding(model, session) if half else 0.0
+    try:
+        session = OnnxSession(network, data)
+        done = replay(network, session, "ONNX Runtime", batch=session.batch, lengths=lengths)
+        rounding = _rounding(model, session) if half else 0.0
+    except Exception as error:
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"ONNX Runtime cannot run the graph: {reason}; nothing was written"
+        ) from None
     put(path, data)
     snippet = (SNIPPET_LENGTHS if lengths else SNIPPET).format(
         path=str(path), inputs=model.input_size
