@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,8 @@ NODE_MODULES, CHROMIUM = "FASTLSTM_NODE_MODULES", "FASTLSTM_CHROMIUM"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # A call takes milliseconds and a browser seconds to start; what is silent for so long hangs.
 SECONDS = 120.0
+# The line of Node.js's report that says what was wrong.
+ERROR = re.compile(r"\w*Error: ")
 # Little-endian, which the arrays of JavaScript are wherever it runs.
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("float32", "int32", "int64")}
 
@@ -125,14 +128,17 @@ class Child:
 
     def _ending(self) -> str:
         """How the process ended, which should not have."""
-        self.process.kill()  # it may be alive where it wrote what is no answer
-        code = self.process.wait()
+        try:
+            code = self.process.wait(2)
+        except subprocess.TimeoutExpired:  # it wrote what is no answer, and lives
+            self.process.kill()
+            code = self.process.wait()
         if self.hung:
             return f"no answer within {self.seconds:g} s; its process was ended"
         self.errors.seek(0)
         said = self.errors.read().decode(errors="replace").strip().splitlines()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        reason = next((line for line in said if "Error" in line), said[-1] if said else "")
+        reason = next(filter(ERROR.match, said), said[-1] if said else "")
         return f"its process ended with {how}" + (f": {reason.strip()}" if reason else "")
 
     def close(self) -> None:
