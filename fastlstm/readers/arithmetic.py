@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.errors import ReaderError
-from fastlstm.model import Affine, Dense, Difference
+from fastlstm.model import Affine, Dense, Difference, LayerNorm
 from fastlstm.readers.elements import Elements, Trace, Where
 from fastlstm.readers.places import (
     Argument,
@@ -95,6 +95,15 @@ def _scaled(
             return trace.layered(place.parent, Dense(before.weight, shift), place.origin)
         if isinstance(before, Affine) and not before.shift.any():
             return trace.layered(place.parent, Affine(before.scale, shift), place.origin)
+        if isinstance(before, LayerNorm) and before.bias is None:
+            return trace.layered(
+                place.parent, LayerNorm(before.weight, shift, before.eps), place.origin
+            )
+    if shift is None and covered and isinstance(place, Layered):
+        assert scale is not None
+        # A norm in plain formulas, whose weight is a product after it.
+        if isinstance(before, LayerNorm) and before.bias is None and (before.weight == 1).all():
+            return trace.layered(place.parent, LayerNorm(scale, None, before.eps), place.origin)
     ones, zeros = np.ones(place.size, np.float32), np.zeros(place.size, np.float32)
     layer = Affine(ones if scale is None else scale, zeros if shift is None else shift)
     return trace.layered(place, layer, origin)
@@ -245,11 +254,19 @@ def _difference(a: Elements, b: Elements, origin: str) -> Elements | None:
     same = (wa.place == wb.place) & (wa.batch == wb.batch) & (wa.column == wb.column)
     if not (later.any() and (same & (wb.time == wa.time - 1))[later].all()):
         return None
-    begins = {trace.places[k] for k in np.unique(wb.place[~later])}
-    if not all(isinstance(place, Given) for place in begins):
+    start = trace.start(Elements(trace, b.numbers[~later]))
+    if start is None:
         return None
 
     def changed(place: Place) -> Place:
-        return trace.layered(place, Difference(place.size), origin)
+        here = wa.place[~later] == trace.places.index(place)
+        column, x0 = wa.column[~later][here], np.zeros(place.size, np.float32)
+        x0[column] = start[here]
+        if (x0[column] != start[here]).any():
+            raise ReaderError(
+                f"{origin}: what stands before its first step differs between the sequences of a "
+                "batch; a Model has one start for all streams"
+            )
+        return trace.layered(place, Difference(place.size, x0 if x0.any() else None), origin)
 
     return trace.each_place(a, changed)

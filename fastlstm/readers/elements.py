@@ -6,6 +6,7 @@ array of numbers, and whether a tensor really is a sequence of vectors can be re
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fastlstm.model import Layer
+    from fastlstm.model import Array, Layer
 
     Numbers = NDArray[np.int64]
 
@@ -85,28 +86,41 @@ class Trace:
         """Sizes are real ones, as the graph is run with; each at least 1."""
         self.batch, self.time = batch, time
         self.places: list[Place] = []
-        self._first: list[int] = []  # number of each place's first element
+        # Of each place: the number of its first element, and its size. Both grow by doubling,
+        # because a search for elements among many thousands of places happens at every operation.
+        self._first = np.zeros(64, np.int64)
+        self._sizes = np.zeros(64, np.int64)
         self._position: dict[Place, int] = {}
         self._known: dict[Hashable, Place] = {}
         self._next = 0
+        self._starts: dict[Place, Array] = {}
 
     # Places
 
     def place(self, key: Hashable, make: Callable[[], Place]) -> Place:
         """The place of that key, made the first time that it is asked for."""
         if key not in self._known:
-            made = self._known[key] = make()
-            made.momentary  # noqa: B018  known from here on, while its sources' answers are
-            self._position[made] = len(self.places)
-            self.places.append(made)
-            self._first.append(self._next)
-            self._next += self.batch * self.time * made.size
-            if self.batch * self.time * made.size > MOST_ELEMENTS:
+            made = make()
+            # A state that is fed in is one vector for all steps and sequences.
+            sites = 1 if isinstance(made, Given) else self.batch * self.time
+            if sites * made.size > MOST_ELEMENTS:
                 raise ReaderError(
                     f"{made.origin}: expected a network of real size, found {made.size} values in "
                     f"each of {self.time} steps of {self.batch} sequences"
                 )
+            self._add(made)
+            self._known[key] = made
         return self._known[key]
+
+    def _add(self, place: Place) -> None:
+        position = len(self.places)
+        if position == len(self._first):
+            self._first = np.resize(self._first, 2 * position)
+            self._sizes = np.resize(self._sizes, 2 * position)
+        self._first[position], self._sizes[position] = self._next, place.size
+        self._next += self.batch * self.time * place.size
+        self._position[place] = position
+        self.places.append(place)
 
     def layered(self, parent: Place, layer: Layer, origin: str) -> Layered:
         """What `layer` makes of `parent`."""
@@ -135,7 +149,7 @@ class Trace:
 
     def numbers(self, place: Place, batch: Any, time: Any, column: Any) -> Numbers:
         """The numbers of elements by their coordinates, broadcast against each other."""
-        first = self._first[self._position[place]]
+        first = int(self._first[self._position[place]])
         site = np.asarray(batch, np.int64) * self.time + time
         return np.asarray(first + site * place.size + column, np.int64)
 
@@ -146,10 +160,9 @@ class Trace:
 
     def where(self, numbers: Numbers) -> Where:
         """What elements are, by their numbers."""
-        firsts = np.asarray(self._first)
+        firsts = self._first[: len(self.places)]
         place = np.searchsorted(firsts, numbers, "right") - 1
-        sizes = np.asarray([p.size for p in self.places])[place]
-        site, column = np.divmod(numbers - firsts[place], sizes)
+        site, column = np.divmod(numbers - firsts[place], self._sizes[place])
         batch, time = np.divmod(site, self.time)
         return Where(place, batch, time, column)
 
@@ -157,11 +170,28 @@ class Trace:
         """The network's input, (batch, time, size)."""
         return self.all_of(self.place(("input",), lambda: Input(size, "the input")))
 
-    def given(self, name: str, shape: tuple[int, ...]) -> Elements:
-        """A state that the caller feeds in: any shape, batch somewhere in it."""
-        size = int(np.prod(shape, dtype=np.int64))
+    def given(self, name: str, shape: tuple[int, ...], start: Array | None = None) -> Elements:
+        """A state that the caller feeds in: any shape, batch somewhere in it.
+
+        `start`, of the same shape, is what a new sequence begins at; zeros if None.
+        """
+        size = math.prod(shape)
         place = self.place(("given", name), lambda: Given(size, name, name))
+        if start is not None:
+            self._starts[place] = np.broadcast_to(start, shape).ravel()
         return Elements(self, self.numbers(place, 0, 0, np.arange(size)).reshape(shape))
+
+    def start(self, value: Elements) -> Array | None:
+        """What states that are fed in begin at; None where `value` is anything else."""
+        where = self.where(value.numbers)
+        start = np.zeros(value.shape, np.float32)
+        for position in np.unique(where.place):
+            place, here = self.places[position], where.place == position
+            if not isinstance(place, Given):
+                return None
+            if place in self._starts:
+                start[here] = self._starts[place][where.column[here]]
+        return start
 
     # Layers
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastlstm.errors import ReaderError
 from fastlstm.readers.elements import Elements, Trace
-from fastlstm.readers.places import Carried, Given, Layered, layer_key
+from fastlstm.readers.places import Carried, Layered, layer_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,22 +86,23 @@ def _before(trace: Trace, state: State, origin: str) -> Layered:
 def initial(layer: Any, states: dict[str, State], origin: str) -> Any:
     """`layer` beginning at the constant `states`, each (..., size) with equal rows.
 
-    A state that the caller feeds in begins at zeros. Raises ReaderError for values of the network.
+    A state that the caller feeds in begins where Trace.given was told. Raises ReaderError for
+    values of the network.
     """
     found: dict[str, Array] = {}
     for name, state in states.items():
         if state is None:
             continue
         if isinstance(state, Elements):
-            places = {
-                state.trace.places[k] for k in np.unique(state.trace.where(state.numbers).place)
-            }
-            if all(isinstance(place, Given) for place in places):
-                continue
-            names = ", ".join(sorted(place.origin for place in places))
-            raise ReaderError(
-                f"{origin}: its initial state comes from {names}: a Model begins at constants"
-            )
+            start = state.trace.start(state)
+            if start is None:
+                where = state.trace.where(state.numbers)
+                places = {state.trace.places[k] for k in np.unique(where.place)}
+                names = ", ".join(sorted(place.origin for place in places))
+                raise ReaderError(
+                    f"{origin}: its initial state comes from {names}: a Model begins at constants"
+                )
+            state = start
         rows = np.asarray(state).reshape(-1, np.shape(state)[-1])
         if (rows != rows[:1]).any():
             raise ReaderError(
