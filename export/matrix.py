@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm import reference
-from fastlstm.errors import UnsupportedError
+from fastlstm.errors import ExportError, UnsupportedError
 from fastlstm.verify import judge, truth
 
 from . import onnx_graph
@@ -180,24 +180,27 @@ def matrix(
         from .runtime_list import RUNTIMES
 
         runtimes = RUNTIMES
-    listed = tuple(runtimes)
-    found = {runtime.name: runtime.missing() for runtime in listed}
+    listed = [(runtime, runtime.missing()) for runtime in runtimes]
     cells: list[Cell] = []
     bounds: dict[str, float] = {}
     for position, (name, make) in enumerate(models.items(), start=1):
         subject = _Subject(make())
         bounds[name] = subject.tightest
-        for runtime in listed:
+        for runtime, missing in listed:
             if progress is not None:
                 progress(f"{position} of {len(models)}, {name} on {runtime.name}")
-            if found[runtime.name]:
-                cells.append(Cell(name, runtime.name, missing=found[runtime.name]))
-            else:
-                cells.append(Cell(name, runtime.name, subject.on(runtime)))
-    about = (
-        About(r.name, r.how, "" if found[r.name] else r.version(), found[r.name]) for r in listed
-    )
+            checks = () if missing else subject.on(runtime)
+            cells.append(Cell(name, runtime.name, checks, missing))
+    about = (About(r.name, r.how, "" if lack else _version(r), lack) for r, lack in listed)
     return Matrix(tuple(about), bounds, tuple(cells))
+
+
+def _version(runtime: Runtime) -> str:
+    """Its version, where it comes up far enough to say so."""
+    try:
+        return runtime.version()
+    except ExportError:
+        return "unknown"
 
 
 class _Subject:

@@ -22,12 +22,11 @@ def main() -> None:
     os.dup2(2, 1)
     cv2.setNumThreads(1)
     net: Any = None
-    outputs: list[str] = []
     for kind, value in requests(sys.stdin.buffer):
         try:
             if kind == "load":
-                data, outputs = value
-                net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+                net = cv2.dnn.readNetFromONNX(np.frombuffer(value, np.uint8))
+                outputs = net.getUnconnectedOutLayersNames()
                 answer: Any = None
             else:
                 for name, array in value.items():

@@ -168,7 +168,7 @@ def _with_notes(title: str, table: Table, matrix: Matrix) -> Group:
 def _runtimes(matrix: Matrix) -> Iterable[Text]:
     there = [f"{about.name} {about.version}" for about in matrix.runtimes if not about.missing]
     if there:
-        yield Text(f"Runtimes: {', '.join(there)}.")
+        yield Text(f"Runtimes: {'; '.join(there)}.")
     for about in matrix.runtimes:
         if about.missing:
             yield Text.assemble((f"{about.name}, missing: ", "bold"), about.missing)
