@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +23,8 @@ except ModuleNotFoundError as missing:
         "Install it with: pip install 'fastlstm[cli]'"
     )
 
-from fastlstm import cli_bench, cli_evaluate, cli_train, cli_verify, cli_warmup
-from fastlstm.cli_output import complain, console, room_for, telling
+from fastlstm import cli_bench, cli_evaluate, cli_export, cli_train, cli_verify, cli_warmup
+from fastlstm.cli_output import complain, console
 from fastlstm.errors import FastLSTMError
 
 if TYPE_CHECKING:
@@ -44,14 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Target(StrEnum):
-    """What `export` can write."""
-
-    onnx = "onnx"
-    torchscript = "torchscript"
-    inductor = "inductor"
 
 
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="A model file (.safetensors).")]
@@ -134,32 +125,7 @@ def stream(
 app.command(epilog=cli_verify.EXAMPLE)(cli_verify.verify)
 
 
-@app.command(epilog="Example: fastlstm export model.safetensors --to onnx -o model.onnx")
-def export(
-    model: ModelFile,
-    to: Annotated[Target, typer.Option("--to", help="The format to write.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")],
-) -> None:
-    """Write the model for another runtime, and check what was written before saying so."""
-    import fastlstm
-    import fastlstm.export as exporters
-
-    room_for(output)
-    network = fastlstm.load(model)
-    with telling("Exporting") as tell:
-        tell(to.value)
-        done = getattr(exporters, to.value)(network, output)
-    screen = console()
-    print(f"wrote {done.path} ({done.target}, {_size(Path(done.path))})")
-    print(
-        f"checked by replaying {done.steps} steps through it: greatest error "
-        f"{done.max_abs_error:.2e}, bound {done.bound:.2e}"
-    )
-    screen.print("\nRun it with:\n", style="bold")
-    # Not through rich: its markup would eat the square brackets of the code.
-    print(done.snippet)
-
-
+app.command(epilog=cli_export.EXAMPLE)(cli_export.export)
 app.command(epilog=cli_bench.EXAMPLE)(cli_bench.bench)
 app.command(epilog=cli_warmup.EXAMPLE)(cli_warmup.warmup)
 
@@ -173,7 +139,8 @@ def inspect(model: ModelFile) -> None:
     network = fastlstm.load(model)
     screen = console()
     screen.print(cli_tables.layers(network))
-    screen.print(cli_tables.facts(model, network, _size(model), _digest(model)))
+    size = f"{model.stat().st_size:,} bytes"
+    screen.print(cli_tables.facts(model, network, size, _digest(model)))
 
 
 def _digest(path: Path) -> str:
@@ -183,7 +150,3 @@ def _digest(path: Path) -> str:
 
     with safe_open(path, framework="numpy") as file:
         return str(json.loads(file.metadata()[METADATA_KEY])["digest"])
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size:,} bytes"

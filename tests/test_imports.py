@@ -55,6 +55,7 @@ RULES = {
     "fastlstm.cli": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_bench": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_evaluate": Rule(ANYTHING, ANYTHING),
+    "fastlstm.cli_export": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_output": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_series": Rule(ANYTHING, ANYTHING),
     "fastlstm.cli_stream": Rule(ANYTHING, ANYTHING),

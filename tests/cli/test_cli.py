@@ -155,23 +155,3 @@ def test_inspect_shows_layers_metadata_and_digest(run, model, model_file):
     assert "made for the tests [1]" in result.out
     assert re.search(r"sha256:[0-9a-f]{64}", result.out)
     assert f"{model_file.stat().st_size:,} bytes" in result.out
-
-
-def test_export_writes_the_file_and_says_how_it_was_checked(run, model, model_file, tmp_path):
-    ort = pytest.importorskip(
-        "onnxruntime", reason="needs onnxruntime: pip install 'fastlstm[onnx]'"
-    )
-    target = tmp_path / "new" / "model.onnx"
-    result = run("export", model_file, "--to", "onnx", "-o", target)
-    assert result.code == 0, result.err
-    assert f"wrote {target}" in result.out
-    error, bound = re.search(r"greatest error (\S+), bound (\S+)", result.out).groups()
-    assert float(error) <= float(bound)
-    assert "onnxruntime" in result.out
-    assert ort.InferenceSession(target).get_inputs()[0].shape[-1] == model.input_size
-
-
-def test_export_to_an_unknown_format_names_the_known_ones(run, model_file):
-    result = run("export", model_file, "--to", "onxx", "-o", "x")
-    assert result.code != 0
-    assert all(name in result.err for name in ("--to", "onxx", "onnx", "torchscript", "inductor"))
