@@ -14,6 +14,7 @@ const parts = Object.fromEntries([...document.querySelectorAll("[id]")].map((e) 
 let ort, model, series;
 let run; // the stream so far
 let running = false;
+let broken = false;
 let work = Promise.resolve(); // one thing after the other: a session runs one step at a time
 const next = (action) => (work = work.then(action).catch(failed));
 
@@ -54,6 +55,12 @@ async function load() {
       "reference outputs and times, and a bound; found " +
       `${[samples?.length, ...counts, series.bound].map((found) => found ?? "none").join(", ")}`);
   }
+  const sizes = [samples[0].length, reference[0].length].join(" and ");
+  if (sizes !== `${model.inputSize} and ${model.outputSize}`) {
+    throw new Error(`the model ${modelPath} does not fit the series ${seriesPath}: samples and ` +
+      `reference outputs of ${sizes} values, and a model of ${model.inputSize} and ` +
+      `${model.outputSize}`);
+  }
   await model.step(samples[0]); // the first call of all is slower than those to come
 }
 
@@ -78,10 +85,6 @@ async function step() {
   const y = await model.step(series.samples[k]);
   run.times[k] = performance.now() - start;
   const expected = series.reference[k];
-  if (y.length !== expected.length) {
-    throw new Error(`expected ${expected.length} values from the model, as the series has them, ` +
-      `found ${y.length}`);
-  }
   // Math.max hands a NaN on: one anywhere is a difference.
   run.distances[k] = expected.reduce((most, v, j) => Math.max(most, Math.abs(y[j] - v)), 0);
   run.greatest = Math.max(run.greatest, run.distances[k]);
@@ -103,6 +106,7 @@ const duration = (ms) =>
   Number.isNaN(ms) ? "–" : ms < 1 ? `${Math.round(1000 * ms)} µs` : `${ms.toFixed(1)} ms`;
 
 function show() {
+  if (broken) return "failed";
   const { steps, greatest } = run;
   const count = series.samples.length;
   const ended = steps === count;
@@ -145,6 +149,7 @@ function show() {
 
 /** One sentence for whoever does not see the charts; only where the state changes. */
 function tell(state) {
+  if (broken) return;
   const { steps, greatest } = run;
   const found = `greatest difference ${scientific(greatest)} ${series.unit}`;
   parts.status.textContent = {
@@ -192,6 +197,8 @@ async function stream() {
 
 function failed(error) {
   running = false;
+  if (run) show(); // as far as it came
+  broken = true;
   parts.result.dataset.state = "failed";
   parts.result.dataset.message = error.message;
   parts.status.textContent = `This does not work: ${error.message}.`;
