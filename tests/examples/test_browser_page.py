@@ -2,6 +2,7 @@
 
 import http.client
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -126,6 +127,30 @@ def test_the_page_streams_within_the_bound_and_fits_its_screen(options, size, tr
     controls = {control["id"]: control for control in layout["controls"]}
     assert controls.keys() == CONTROLS
     assert all(control["visible"] and control["height"] >= 44 for control in controls.values())
+
+
+def test_colours_can_be_told_from_their_ground_in_light_and_dark():
+    """By the contrast ratio of WCAG 2: 4.5 for text, 3 for the lines of a chart."""
+    light, dark = re.findall(r":root \{(.*?)\}", (PAGE / "style.css").read_text("utf-8"), re.DOTALL)
+
+    def luminance(colour):
+        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    for scheme in (light, dark):
+        colours = dict(re.findall(r"--([\w-]+): (#\w{6});", scheme))
+        assert len(colours) == 12
+        for names, grounds, least in (
+            ("ink quiet", "ground card", 4.5),
+            ("good bad", "card", 4.5),
+            ("on-accent", "accent", 4.5),
+            ("truth prediction ink", "card held", 3.0),
+            ("accent prediction", "ground card", 3.0),  # of the buttons' and the focus's frames
+        ):
+            for name, ground in itertools.product(names.split(), grounds.split()):
+                low, high = sorted((luminance(colours[name]), luminance(colours[ground])))
+                assert (high + 0.05) / (low + 0.05) >= least, (name, ground)
 
 
 def test_one_wrong_value_of_the_reference_is_found(series, tmp_path):
