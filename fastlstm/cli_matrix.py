@@ -73,10 +73,9 @@ def entry(cell: Cell) -> str:
     A wrong cell shows its error with an exclamation mark, one that is right as far as the runtime
     takes it with an asterisk.
     """
-    nearest = cell.nearest
-    if cell.verdict in ("missing", "refused", "failed") or nearest is None:
+    if cell.verdict in ("missing", "refused", "failed") or cell.error is None:
         return cell.verdict
-    return f"{nearest[0]:.1e}{MARKS.get(cell.verdict, '')}"
+    return f"{cell.error:.1e}{MARKS.get(cell.verdict, '')}"
 
 
 MARKS = {"partly": "*", "wrong": "!"}
@@ -86,7 +85,9 @@ def figure(check: Check) -> str:
     """What one check says: its error, or its verdict."""
     if not check.steps:
         return check.verdict
-    return f"{check.nearest[0]:.1e}{MARKS.get(check.verdict, '')}"
+    lost = check.state_error > check.state_bound and check.max_abs_error <= check.bound
+    error = check.state_error if lost else check.max_abs_error
+    return f"{error:.1e}{MARKS.get(check.verdict, '')}"
 
 
 def heading(name: str) -> str:
@@ -137,11 +138,12 @@ def notes(matrix: Matrix) -> list[Note]:
 
 
 def _how_far(checks: list[Check]) -> str:
-    worst = max(check.max_abs_error for check in checks)
-    state = max(check.state_error for check in checks)
-    bound = max(max(check.bound, check.state_bound) for check in checks)
-    return f"outputs off by up to {worst:.1e} and final states by up to {state:.1e}, " + (
-        f"where no more than {bound:.1e} is allowed"
+    """The greatest errors, each with the bound that it is held to."""
+    output = max(checks, key=lambda check: check.max_abs_error / check.bound)
+    state = max(checks, key=lambda check: check.state_error / check.state_bound)
+    return (
+        f"outputs off by up to {output.max_abs_error:.1e} where the bound is {output.bound:.1e}, "
+        f"final states by {state.state_error:.1e} where it is {state.state_bound:.1e}"
     )
 
 
@@ -155,7 +157,7 @@ def _with_notes(title: str, table: Table, matrix: Matrix) -> Group:
     lines = [
         Text(f"{title}: each on every runtime against the float64 reference", style="bold"),
         table,
-        Text("\nThe error that came nearest to its bound, of all checks. * some refused, ! wrong."),
+        Text("\nThe greatest error of all checks. *: some were refused. !: wrong."),
         *_runtimes(matrix),
     ]
     for note in notes(matrix):

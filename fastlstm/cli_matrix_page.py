@@ -8,7 +8,7 @@ from fastlstm.bench.machine import describe
 from fastlstm.bench.report import cell as plain
 from fastlstm.bench.report import table
 from fastlstm.cli_matrix import by_model, entry, notes
-from fastlstm.export.matrix import CUTS, LENGTHS, SEEDS, STEPS
+from fastlstm.export.matrix import CUTS, LENGTHS, SEEDS, STEPS, YARDSTICK_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 HOW = f"""\
 Each model is written as one ONNX file, and the same bytes go to every runtime. Outputs and final
-states are compared with the float64 reference, every sequence within the bounds of `fastlstm
-verify`: twice the distance of plain float32 arithmetic on the same stream, and 1e-6. The streams
-are random and {STEPS} steps long.
+states are compared with the float64 reference within the bounds of `fastlstm verify`: twice the
+greatest distance of plain float32 arithmetic, and 1e-6. Each model has one bound for its outputs
+and one for its final states, found over {YARDSTICK_STEPS:,} steps and over the streams below,
+which are random and {STEPS} steps long.
 
 - One step at a time, the state carried from call to call: {STEPS} steps.
 - One sequence in one call: {STEPS} steps.
@@ -33,9 +34,10 @@ are random and {STEPS} steps long.
 A bidirectional model takes whole sequences: neither steps nor pieces.
 """
 READING = """\
-Each figure is the absolute error that came nearest to its bound, of outputs and final states of all
-checks; `bound` is the tightest of them. `*`: the runtime refuses some of the
-checks, and is right in the others. `!`: wrong. What is refused, and in which words, stands below.
+Each figure is the greatest absolute error of the outputs in all checks, and `bound` what is
+allowed. `*`: the runtime refuses some of the checks, and is right in the others. `!`: wrong, and
+the figure is the error furthest beyond its bound, of outputs or final states. What is refused, and
+in which words, stands below.
 """
 
 

@@ -9,8 +9,7 @@ import pytest
 pytest.importorskip("onnx", reason="onnx is not installed")
 
 import runtime_fakes
-from runtime_fakes import MODEL
-
+from fastlstm import reference
 from fastlstm.errors import ExportError, UnsupportedError
 from fastlstm.export import matrix as matrices
 from fastlstm.export import onnx_graph
@@ -24,11 +23,13 @@ from fastlstm.export.matrix import (
     STEP,
     STEPS,
     VARIABLE,
+    YARDSTICK_STEPS,
     Cell,
     Check,
     matrix,
 )
 from fastlstm.model import Bidirectional
+from runtime_fakes import MODEL
 
 EVERY = {STEP, SEQUENCE, PIECES, BATCH, VARIABLE}
 
@@ -57,7 +58,8 @@ def test_a_right_runtime_passes_every_check_within_its_bounds_and_is_closed():
     steps = {check.name: check.steps for check in cell.checks}
     single = dict.fromkeys((STEP, SEQUENCE, PIECES), STEPS)
     assert steps == {**single, BATCH: 7 * STEPS, VARIABLE: sum(LENGTHS)}
-    assert found.bounds["m"] <= min(check.bound for check in cell.checks)
+    assert {check.bound for check in cell.checks} == {found.bounds["m"]}
+    assert cell.error == max(check.max_abs_error for check in cell.checks)
     # One graph without lengths and one with, each loaded once.
     assert len(runtime_fakes.Fake.opened) == 2
     assert all(fake.closed for fake in runtime_fakes.Fake.opened)
@@ -81,8 +83,7 @@ def test_a_fault_is_found_by_the_checks_that_can_show_it(load, wrong):
     assert with_verdict(cell, "ok") == EVERY - wrong
     assert not found.ok
     assert found.faults == (cell,)
-    error, bound = cell.nearest
-    assert not error <= bound
+    assert not cell.error <= 1e-3
 
 
 def test_what_the_runtime_refuses_is_quoted_on_one_line_and_the_rest_goes_on():
@@ -107,7 +108,7 @@ def test_a_refused_graph_is_not_loaded_again_for_each_check():
     assert {check.note for check in cell.checks} == {"fake: no such op: LSTM"}
     assert len(loads) == 2  # with lengths and without
     assert not found.ok  # nothing could be checked
-    assert cell.nearest is None
+    assert cell.error is None
 
 
 def test_whatever_else_a_runtime_raises_is_a_failure_with_its_words():
@@ -176,14 +177,27 @@ def test_the_plain_data_of_a_matrix_is_json_with_none_for_what_was_not_measured(
     assert data["runtimes"][0]["version"] == "1.2"
 
 
-def test_the_worst_check_speaks_for_its_cell():
+def test_the_greatest_error_speaks_for_a_cell_and_the_worst_of_a_wrong_one():
     fine = Check("a", "ok", 10, 1e-7, 1e-6, 1e-9, 1e-6)
-    near = Check("b", "ok", 10, 1e-7, 1e-6, 9e-7, 1e-6)
-    lost = Check("c", "wrong", 10, float("nan"), 1e-6, 1e-9, 1e-6)
-    assert Cell("m", "r", (fine, near)).nearest == (9e-7, 1e-6)
-    error, bound = Cell("m", "r", (fine, lost, near)).nearest
-    assert np.isnan(error)
-    assert bound == 1e-6
+    more = Check("b", "ok", 10, 2e-7, 1e-6, 9e-7, 1e-6)
+    astray = Check("c", "wrong", 10, 3e-7, 1e-6, 0.5, 1e-6)
+    lost = Check("d", "wrong", 10, float("nan"), 1e-6, 0.5, 1e-6)
+    assert Cell("m", "r", (fine, more)).error == 2e-7
+    assert Cell("m", "r", (fine, astray, more)).error == 0.5
+    assert np.isnan(Cell("m", "r", (fine, astray, lost, more)).error)
+
+
+def test_the_bound_is_the_worst_of_plain_float32_over_every_stream():
+    """Of a long one too: on a few steps plain float32 may be exact, and no runtime would do."""
+    _, found = cell_of(runtime_fakes.Fake)
+    inputs = [reference.check_input(MODEL, YARDSTICK_STEPS)]
+    for seed, length in zip(matrices.SEEDS, LENGTHS, strict=True):
+        x = reference.check_input(MODEL, STEPS, seed)
+        inputs += [x, x[:length]]
+    distances = [
+        np.abs(reference.run(MODEL, x, np.float32) - reference.run(MODEL, x)).max() for x in inputs
+    ]
+    assert found.bounds["m"] == pytest.approx(2 * max(distances) + 1e-6, rel=1e-9)
 
 
 def test_the_streams_are_cut_and_of_lengths_that_can_show_a_fault():
