@@ -131,7 +131,8 @@ def build(
     sequence, from 0 to all. What stands after them is not looked at: there y is exactly 0, the
     states are those after the sequence's own last step (those given where it has none), and a
     backward half begins at its end. Without it the graph has no such input, because a live stream
-    would pay for it at each step.
+    would pay for it at each step. OpenVINO (2026.4) looks at lengths only once all sizes are fixed,
+    by `model.reshape`: before that it takes every sequence for a whole one and says nothing.
 
     `half` stores weights and biases as float16, each with a Cast to float32 behind it that a
     runtime folds when it loads the file, which is half as big; the arithmetic stays float32.

@@ -7,6 +7,7 @@ import pytest
 
 import cases
 import checks
+import onnx_files
 from fastlstm import export, reference
 from fastlstm.errors import ExportError
 from fastlstm.export import onnx_graph, onnx_nodes
@@ -89,6 +90,22 @@ def test_one_file_serves_any_batch_and_any_cut_of_time(name, batch):
         y, *states = session.run(None, feed(model, piece, states))
         outputs.append(y)
     checks.batch_is_right(model, x, np.concatenate(outputs, axis=1), states)
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("name", onnx_files.ALL)
+def test_every_cell_step_by_step_with_the_state_carried(name, layers, batch):
+    model = onnx_files.chain(name, layers=layers)
+    x = batch_of_streams(model, batch, 20)
+    for options in ({}, {"lengths": True}):
+        session = onnx_files.session(model, **options)
+        counts = {"lengths": np.ones(batch, np.int32)} if options else {}
+        outputs, states = [], None
+        for step in np.split(x, 20, axis=1):
+            y, *states = session.run(None, {**feed(model, step, states), **counts})
+            outputs.append(y)
+        checks.batch_is_right(model, x, np.concatenate(outputs, axis=1), states)
 
 
 # Without rnn-relu: onnx's own evaluator knows no Relu inside an RNN node.
