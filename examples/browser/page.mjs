@@ -102,8 +102,13 @@ function score(k) {
   run.naiveSquares += (truth[k - horizon] - truth[k]) ** 2;
 }
 
-const duration = (ms) =>
-  Number.isNaN(ms) ? "–" : ms < 1 ? `${Math.round(1000 * ms)} µs` : `${ms.toFixed(1)} ms`;
+function duration(ms) {
+  if (Number.isNaN(ms)) return "–";
+  // What a coarse clock cannot tell from nothing.
+  const least = globalThis.crossOriginIsolated ? 0.005 : 0.1;
+  if (ms < least) return `< ${1000 * least} µs`;
+  return ms < 1 ? `${Math.round(1000 * ms)} µs` : `${ms.toFixed(1)} ms`;
+}
 
 function show() {
   if (broken) return "failed";
