@@ -189,15 +189,20 @@ def test_the_greatest_error_speaks_for_a_cell_and_the_worst_of_a_wrong_one():
 
 def test_the_bound_is_the_worst_of_plain_float32_over_every_stream():
     """Of a long one too: on a few steps plain float32 may be exact, and no runtime would do."""
-    _, found = cell_of(runtime_fakes.Fake)
-    inputs = [reference.check_input(MODEL, YARDSTICK_STEPS)]
+    cell, found = cell_of(runtime_fakes.Fake)
+    long = reference.check_input(MODEL, YARDSTICK_STEPS)
+    inputs = [long, *(long[k : k + STEPS] for k in range(0, len(long), STEPS))]
     for seed, length in zip(matrices.SEEDS, LENGTHS, strict=True):
         x = reference.check_input(MODEL, STEPS, seed)
         inputs += [x, x[:length]]
-    distances = [
-        np.abs(reference.run(MODEL, x, np.float32) - reference.run(MODEL, x)).max() for x in inputs
-    ]
-    assert found.bounds["m"] == pytest.approx(2 * max(distances) + 1e-6, rel=1e-9)
+    outputs, states = [], []
+    for x in inputs:
+        exact, plain = (reference.run_with_state(MODEL, x, t) for t in (np.float64, np.float32))
+        outputs.append(np.abs(plain.output - exact.output).max())
+        states += [np.abs(a - b).max() for a, b in zip(plain.state, exact.state, strict=True)]
+    assert found.bounds["m"] == pytest.approx(2 * max(outputs) + 1e-6, rel=1e-9)
+    (state_bound,) = {check.state_bound for check in cell.checks}
+    assert state_bound == pytest.approx(2 * max(states) + 1e-6, rel=1e-9)
 
 
 def test_the_streams_are_cut_and_of_lengths_that_can_show_a_fault():
