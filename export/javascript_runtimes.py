@@ -76,8 +76,14 @@ class Child:
         self.lock = threading.Lock()
         self.hung = False
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the child
+        # A browser that is killed leaves its profile behind: here it goes with the child.
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env={**os.environ, "TMPDIR": self.folder.name},
         )
         try:
             self.version: str = self._answer(b"")["version"]
@@ -157,6 +163,7 @@ class Child:
             self.process.wait()
         self.process.stdout.close()
         self.errors.close()
+        self.folder.cleanup()
 
 
 class JavascriptRunner:
