@@ -66,8 +66,6 @@ class RecurrentNodes(Nodes):
             self.parted(self.kept(found, given, f"{group[0]}_kept"), group)
         if not both:
             return y
-        if extra:
-            return self.narrow(y, True, f"l{k}_h")
         y = self.node("Transpose", [y], f"l{k}_pairs", perm=[0, 2, 1, 3])
         shape = self.integers(f"l{k}_shape", 0, 0, layer.output_size)
         return self.node("Reshape", [y, shape], f"l{k}_h")
@@ -138,31 +136,19 @@ class RecurrentNodes(Nodes):
         ]
 
     def projected(self, k: int, halves: Halves, y: str, ends: list[str]) -> tuple[str, list[str]]:
-        """The node's Y, Y_h and Y_c over H + P units as outputs, h (.., P) and c (.., H).
-
-        Outputs are (time, 1, batch, P), of a Bidirectional (time, 1, batch, 2 P).
-        """
+        """The node's Y, Y_h and Y_c over H + P units as outputs, h (.., P) and c (.., H)."""
         h, c = ends
-        first, last = self.integers("first", 0), self.integers(f"l{k}_H", halves[0].hidden_size)
-        c = self.node("Slice", [c, first, last, self.integers("axis2", 2)], f"{c}_units")
         eye = np.eye(extra_units(halves), dtype=np.float32)
-        weights = [
-            self.weight(f"l{k}_out{place}", np.concatenate([_projection(half).T, eye]))
-            for half, place in zip(halves, ("", "_reverse"), strict=False)
-        ]
-        y = self.by_half(y, weights, split=1, join=3)
-        return y, [self.by_half(h, weights, split=0, join=0), c]
-
-    def by_half(self, value: str, weights: list[str], *, split: int, join: int) -> str:
-        """Each direction of a value times its own matrix of two axes: OpenCV gets others wrong."""
-        output = f"{value}_projected"
-        if len(weights) == 1:
-            return self.node("MatMul", [value, weights[0]], output)
-        parts, found = ([f"{value}_{word}{k}" for k in range(2)] for word in ("half", "out"))
-        self.node("Split", [value], parts, axis=split)
-        for part, weight, name in zip(parts, weights, found, strict=True):
-            self.node("MatMul", [part, weight], name)
-        return self.node("Concat", found, output, axis=join)
+        arrays = [np.concatenate([_projection(half).T, eye]) for half in halves]
+        w_hr = self.weight(f"l{k}_out", np.stack(arrays) if len(halves) > 1 else arrays[0])
+        if len(halves) > 1:
+            # OpenCV 5.0 multiplies by the wrong values where a constant of three axes meets four;
+            # what a node puts out it takes right, and other runtimes drop this one.
+            w_hr = self.node("Identity", [w_hr], f"l{k}_out_of_each")
+        first, last = self.integers("first", 0), self.integers(f"l{k}_H", halves[0].hidden_size)
+        h = self.node("MatMul", [h, w_hr], f"{h}_projected")
+        c = self.node("Slice", [c, first, last, self.integers("axis2", 2)], f"{c}_units")
+        return self.node("MatMul", [y, w_hr], f"l{k}_projected"), [h, c]
 
 
 def extra_units(halves: Halves) -> int:
