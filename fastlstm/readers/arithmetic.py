@@ -15,7 +15,6 @@ from fastlstm.model import Affine, Dense, Difference, LayerNorm
 from fastlstm.readers.elements import Elements, Trace, Where
 from fastlstm.readers.places import (
     Argument,
-    Given,
     Layered,
     Moment,
     Place,
@@ -156,7 +155,7 @@ def _at_one_step(trace: Trace, wa: Where, wb: Where) -> bool:
     """Whether all pairs of elements are of the same sequence and step, none of a formula."""
     positions = np.unique(np.concatenate([wa.place.ravel(), wb.place.ravel()]))
     places = [trace.places[k] for k in positions]
-    if any(momentary(place) or isinstance(place, Given) for place in places):
+    if any(momentary(place) for place in places):
         return False
     return bool((wa.batch == wb.batch).all() and (wa.time == wb.time).all())
 
@@ -219,10 +218,10 @@ def _moments(
 ) -> Numbers:
     """Elements of one Moment for each pair of time steps that is combined."""
     # A state that is fed in has no sequences of its own to tell apart.
-    fed = [isinstance(place, Given) for place in places]
+    fed = [place.fed for place in places]
     if not any(fed) and (one.batch != other.batch).any():
         raise ReaderError(f"{origin}: it combines values of different sequences of the batch")
-    batch = other.batch if fed[0] else one.batch
+    batch = np.maximum(one.batch, other.batch) if all(fed) else (other if fed[0] else one).batch
     numbers = np.empty(one.column.shape, np.int64)
     times = one.time * trace.time + other.time
     for time in np.unique(times):

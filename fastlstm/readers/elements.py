@@ -16,6 +16,7 @@ from fastlstm.errors import ReaderError
 from fastlstm.readers.places import (
     Activated,
     Carried,
+    Constant,
     Given,
     Input,
     Joined,
@@ -94,6 +95,7 @@ class Trace:
         self._known: dict[Hashable, Place] = {}
         self._next = 0
         self._starts: dict[Place, Array] = {}
+        self.loops: Any = None  # what unrolled.py has found in it
 
     # Places
 
@@ -121,6 +123,8 @@ class Trace:
         self._next += self.batch * self.time * place.size
         self._position[place] = position
         self.places.append(place)
+        # Known from here on, while its sources' answers are, so that no question is deep.
+        _ = place.momentary, place.fed
 
     def layered(self, parent: Place, layer: Layer, origin: str) -> Layered:
         """What `layer` makes of `parent`."""
@@ -170,37 +174,95 @@ class Trace:
         """The network's input, (batch, time, size)."""
         return self.all_of(self.place(("input",), lambda: Input(size, "the input")))
 
-    def given(self, name: str, shape: tuple[int, ...], start: Array | None = None) -> Elements:
+    def given(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        start: Array | None = None,
+        axis: int | None = None,
+    ) -> Elements:
         """A state that the caller feeds in: any shape, batch somewhere in it.
 
-        `start`, of the same shape, is what a new sequence begins at; zeros if None.
+        `start`, of the same shape, is what a new sequence begins at; zeros if None. `axis` runs
+        over the sequences; needed where there are several and formulas are made of the state.
         """
-        size = math.prod(shape)
+        count = 1 if axis is None else self.batch
+        size = math.prod(shape) // count
         place = self.place(("given", name), lambda: Given(size, name, name))
+
+        def rows(array: Any) -> Any:
+            return (array if axis is None else np.moveaxis(array, axis, 0)).reshape(count, size)
+
         if start is not None:
-            self._starts[place] = np.broadcast_to(start, shape).ravel()
-        return Elements(self, self.numbers(place, 0, 0, np.arange(size)).reshape(shape))
+            starts = rows(np.broadcast_to(start, shape))
+            if (starts != starts[:1]).any():
+                raise ReaderError(
+                    f"{name}: it begins otherwise in some sequences of a batch than in others; a "
+                    "Model has one start for all streams"
+                )
+            self._starts[place] = starts[0]
+        numbers = self.numbers(place, np.arange(count)[:, None], 0, np.arange(size))
+        taken = rows(np.arange(math.prod(shape)).reshape(shape)).ravel()
+        found = np.empty(math.prod(shape), np.int64)
+        found[taken] = numbers.ravel()
+        return Elements(self, found.reshape(shape))
+
+    def constant(self, values: Any, origin: str) -> Elements:
+        """Constants as elements, to stand beside traced ones where a loop begins.
+
+        Equal rows along the last axis are one place, so that the sequences of a batch share it.
+        Raises ReaderError for values that are not exactly float32.
+        """
+        array = np.asarray(values)
+        found = array.astype(np.float32)
+        if (found != array).any() or not found.size or not found.ndim:
+            raise ReaderError(
+                f"{origin}: expected a tensor of constants that are exactly float32, found others"
+            )
+        rows = found.reshape(-1, found.shape[-1])
+        numbers = np.empty(rows.shape, np.int64)
+        for k, row in enumerate(rows):
+
+            def make(row: Any = row) -> Place:
+                return Constant(len(row), origin, row)
+
+            place = self.place(("constant", row.tobytes()), make)
+            numbers[k] = self.numbers(place, 0, 0, np.arange(len(row)))
+        return Elements(self, numbers.reshape(found.shape))
 
     def start(self, value: Elements) -> Array | None:
-        """What states that are fed in begin at; None where `value` is anything else."""
+        """What states that are fed in begin at, and constants; None for anything else."""
         where = self.where(value.numbers)
         start = np.zeros(value.shape, np.float32)
         for position in np.unique(where.place):
             place, here = self.places[position], where.place == position
-            if not isinstance(place, Given):
+            if isinstance(place, Constant):
+                start[here] = place.values[where.column[here]]
+            elif not isinstance(place, Given):
                 return None
-            if place in self._starts:
+            elif place in self._starts:
                 start[here] = self._starts[place][where.column[here]]
         return start
 
     # Layers
 
     def vectors(self, value: Elements, origin: str) -> Vectors:
-        """`value` as whole vectors along its last axis. Raises ReaderError where it is none."""
+        """`value` as whole vectors along its last axis. Raises ReaderError where it is none.
+
+        The steps of an unrolled loop are exchanged for those of the recurrent layer that it is.
+        """
         numbers = value.numbers
         if numbers.ndim == 0 or not numbers.size:
             raise ReaderError(f"{origin}: expected vectors of values, found shape {value.shape}")
         where = self.where(numbers)
+        if any(self.places[k].momentary for k in np.unique(where.place)):
+            from fastlstm.readers.unrolled import one_moment, rolled
+
+            found = one_moment(self, where, origin)
+            if found is not None:
+                return found
+            numbers = rolled(value, origin).numbers
+            where = self.where(numbers)
         heads = Where(*(part.reshape(-1, numbers.shape[-1])[0] for part in where))
         if any((part != part[..., :1]).any() for part in (where.batch, where.time)):
             raise WrongLayout(

@@ -37,6 +37,11 @@ class Place:
         """Whether it stems from a Moment. Trace asks once for each, so that no question is deep."""
         return any(place.momentary for place in self._sources)
 
+    @cached_property
+    def fed(self) -> bool:
+        """Whether it stems from given states and constants alone: the same for every sequence."""
+        return bool(self._sources) and all(place.fed for place in self._sources)
+
     @property
     def _sources(self) -> tuple[Place, ...]:
         """The places that it is made of."""
@@ -54,6 +59,33 @@ class Given(Place):
     """A state that the caller feeds in: known at the first step only."""
 
     name: str
+
+    @cached_property
+    def momentary(self) -> bool:
+        """What is made of it belongs to one step of a loop."""
+        return True
+
+    @cached_property
+    def fed(self) -> bool:
+        """It is."""
+        return True
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Place):
+    """Constants among traced values: where an unrolled loop begins."""
+
+    values: Array
+
+    @cached_property
+    def momentary(self) -> bool:
+        """What is made of it belongs to one step of a loop."""
+        return True
+
+    @cached_property
+    def fed(self) -> bool:
+        """It is."""
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +168,17 @@ class Argument:
 class Moment(Place):
     """A formula over values of different steps, or a product: one time step of an unrolled loop.
 
-    `operation` is "add", "sub", "mul" or "div". Not expressible by itself: unrolled.py
-    finds the cell that a row of such places is.
+    `operation` is "add", "sub", "mul" or "div" of two arguments, or "join": the values of any
+    number of arguments side by side. Not expressible by itself: unrolled.py finds the cell that a
+    row of such places is.
     """
 
     operation: str
     arguments: tuple[Argument, ...]
+
+    @property
+    def _sources(self) -> tuple[Place, ...]:
+        return tuple(argument.place for argument in self.arguments)
 
     @cached_property
     def momentary(self) -> bool:
@@ -150,7 +187,7 @@ class Moment(Place):
 
 
 def momentary(place: Place) -> bool:
-    """Whether a place stems from a Moment, so that its elements all have the time 0."""
+    """Whether it stems from a Moment or a given state, so that its elements have the time 0."""
     return place.momentary
 
 
