@@ -36,6 +36,7 @@ from fastlstm.model import (
     Residual,
 )
 from fastlstm.model_file import load
+from fastlstm.readers.onnx_file import read as from_onnx
 from fastlstm.readers.torch_module import read as from_torch
 from fastlstm.stream import Stream
 from fastlstm.verify import verify
@@ -66,6 +67,7 @@ __all__ = [
     "Stream",
     "StreamBusyError",
     "UnsupportedError",
+    "from_onnx",
     "from_torch",
     "load",
     "reference",

@@ -1,0 +1,191 @@
+"""Whether a Model computes what an ONNX graph computes: the graph run in float64 by onnx itself.
+
+The reference evaluator is the only judge, on random series and on ones that saturate the gates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlstm.errors import ReaderError
+from fastlstm.readers import onnx_guard
+from fastlstm.readers.onnx_tracing import needed
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+    from fastlstm.model import Model
+    from fastlstm.readers.onnx_guard import Opened
+    from fastlstm.readers.onnx_layouts import Entry, Layout, Result
+    from fastlstm.readers.onnx_tracing import Run
+
+# The reference and the evaluator agree to 1e-12 in float64; anything structural is far beyond this.
+TOLERANCE = 1e-9
+# Where one constant was rounded to float32 on the way into a layer (1 over a divisor, a folded
+# BatchNormalization) the two differ as two float32 networks do, whose distance is measured.
+FACTOR, FLOOR = 2.0, 1e-6
+
+
+def check(
+    opened: Opened,
+    entries: list[Entry],
+    layout: Layout,
+    run: Run,
+    result: Result,
+    name: str,
+    model: Model,
+) -> None:
+    """Raise ReaderError unless the graph gives the reference's numbers on random input."""
+    from onnx.reference import ReferenceEvaluator
+
+    from fastlstm import reference
+
+    if _beyond_evaluator(opened, name):
+        return
+    proto = _in_float64(opened, name)
+    for seed, gain in ((1, 1.0), (2, 30.0)):
+        seeds = range(seed, seed + layout.batch)
+        series = [reference.check_input(model, layout.time, 100 * seed + k) for k in seeds]
+        x = gain * np.stack(series).astype(np.float64)
+        feed = _feed(entries, layout, run, x)
+        try:
+            with np.errstate(all="ignore"):
+                found = np.asarray(ReferenceEvaluator(proto).run(None, feed)[0], np.float64)
+        except NotImplementedError:
+            return  # an older onnx, whose evaluator lacks a direction
+        except Exception as error:  # somebody's graph may fail in any way
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ReaderError(f"it cannot be run by onnx's reference evaluator: {reason}") from None
+        expected = _expected(run, result, model, x, np.float64)
+        room = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0)))
+        if run.rounded:
+            single = _expected(run, result, model, x, np.float32)
+            room = FACTOR * float(np.abs(single - expected).max(initial=0)) + FLOOR
+        error = np.abs(found - expected).max(initial=0) if found.shape == expected.shape else None
+        # Written so that NaN is refused.
+        if error is None or not error <= room:
+            kinds = ", ".join(layer.kind for layer in model.layers)
+            raise ReaderError(
+                f"it computes something else than the chain that was read from it ({kinds}): "
+                f"expected outputs of shape {expected.shape} within {room:.3g}, found "
+                f"{found.shape}, {'' if error is None else f'{error:.3g} away'}"
+            )
+
+
+def _beyond_evaluator(opened: Opened, name: str) -> bool:
+    """Whether a node has a setting that onnx's evaluator passes over."""
+    nodes = [*needed(opened.proto.graph, [name])]
+    nodes += [node for function in opened.functions.values() for node in function.node]
+    return any(
+        (attribute.name == "input_forget" and attribute.i)
+        or (node.op_type == "RNN" and b"relu" in (name.lower() for name in attribute.strings))
+        for node in nodes
+        for attribute in node.attribute
+    )
+
+
+def _expected(
+    run: Run, result: Result, model: Model, x: NDArray[np.float64], dtype: type
+) -> NDArray[np.float64]:
+    """The graph's output by the reference: element by element, of the place that each one is of."""
+    from fastlstm import reference
+
+    ends = [reference.run_with_state(model, sequence, dtype) for sequence in x]
+    where = run.trace.where(result.numbers)
+    found = np.full(result.numbers.shape, np.nan)
+    outputs = np.stack([end.output for end in ends])
+    last = len(model.layers) - 1
+    names = {state.name: k for k, state in enumerate(model.states) if state.layer == last}
+    for position in np.unique(where.place):
+        place, here = run.trace.places[position], where.place == position
+        if place is result.place:
+            found[here] = outputs[where.batch[here], where.time[here], where.column[here]]
+        else:  # a state that the last layer carries
+            states = np.stack([end.state[names[place.name]] for end in ends])  # type: ignore[attr-defined]
+            found[here] = states[where.batch[here], where.column[here]]
+    return found
+
+
+def _feed(entries: list[Entry], layout: Layout, run: Run, x: Any) -> dict[str, Any]:
+    """The inputs of the graph: the series, states at their start, full lengths."""
+    from fastlstm.readers import onnx_layouts
+
+    values = onnx_layouts.fed(run.opened, entries, layout, run.trace)
+    feed: dict[str, Any] = {}
+    for entry in entries:
+        value = values[entry.name]
+        if entry is layout.x:
+            feed[entry.name] = layout.arranged(x)
+        elif isinstance(value, np.ndarray):
+            feed[entry.name] = value
+        else:
+            start = run.trace.start(value)  # type: ignore[arg-type]
+            assert start is not None
+            feed[entry.name] = start.astype(np.float64)
+    return feed
+
+
+def _in_float64(opened: Opened, name: str) -> onnx.ModelProto:
+    """The part of the graph that leads to its output `name`, with all of float32 widened."""
+    import onnx
+
+    proto = onnx.ModelProto()
+    proto.CopyFrom(opened.proto)
+    graph = proto.graph
+    nodes = needed(graph, [name])
+    names = {used for node in nodes for used in node.input}
+    copies = [onnx.NodeProto() for _ in nodes]
+    for copy, node in zip(copies, nodes, strict=True):
+        copy.CopyFrom(node)
+    outputs = [output for output in graph.output if output.name == name]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(copies)
+    kept = [onnx.ValueInfoProto() for _ in outputs]
+    for info, output in zip(kept, outputs, strict=True):
+        info.CopyFrom(output)
+    del graph.output[:]
+    graph.output.extend(kept)
+    for constant, array in opened.constants.items():
+        if constant in names:
+            graph.initializer.append(_wide(array, constant))
+    for info in (*graph.input, *graph.output):
+        if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
+            info.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    for node in (*graph.node, *(node for f in proto.functions for node in f.node)):
+        _widen(node)
+    return proto
+
+
+def _wide(array: NDArray[Any], name: str) -> onnx.TensorProto:
+    import onnx
+
+    if array.dtype == np.float32:
+        array = array.astype(np.float64)
+    return onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+
+
+def _widen(node: onnx.NodeProto) -> None:
+    """A node whose own constants and casts are float64 where they were float32."""
+    import onnx
+
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            continue
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            array = onnx_guard.array(attribute.t, onnx_guard.named(node))
+            attribute.t.CopyFrom(_wide(array, attribute.t.name))
+        elif node.op_type == "Cast" and attribute.name == "to":
+            if attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = onnx.TensorProto.DOUBLE
+        elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
+            floats = attribute.floats if attribute.name == "value_floats" else attribute.f
+            array = np.asarray(floats, np.float64)
+            attribute.Clear()
+            attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
+            attribute.t.CopyFrom(onnx.numpy_helper.from_array(array))
+    if node.op_type == "ConstantOfShape" and not node.attribute:
+        zero = onnx.numpy_helper.from_array(np.zeros(1))
+        node.attribute.append(onnx.helper.make_attribute("value", zero))
