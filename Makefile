@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SOURCES := $(shell find fastlstm export bench -name '*.py' -o -name '*.toml' -o -name py.typed)
+PACKAGES := examples/node/node_modules/.ready examples/browser/node_modules/.ready
+SOURCES := $(shell find fastlstm export bench -name '*.py' -o -name '*.toml' -o -name '*.mjs' -o -name py.typed)
 TYPECHECK := build/typecheck
 
 .DEFAULT_GOAL := help
@@ -14,15 +15,15 @@ TYPECHECK := build/typecheck
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make .venv with everything in it, pinned by constraints.txt
+setup: $(READY) $(PACKAGES) ## make .venv with everything in it, pinned by constraints.txt
 
 demo: $(READY) ## train, save, verify, export, stream and bench on a real series, into demo-run/
 	@$(BIN)/python examples/demo.py
 
-test: $(READY) ## run the tests
+test: $(READY) $(PACKAGES) ## run the tests
 	@$(BIN)/python -m pytest
 
-widths: $(READY) ## run the tests with vectors of 4, 8 and 16 lanes, one after the other
+widths: $(READY) $(PACKAGES) ## run the tests with vectors of 4, 8 and 16 lanes, one after the other
 	@for width in 4 8 16; do \
 	  echo "FASTLSTM_VECTOR_WIDTH=$$width"; \
 	  FASTLSTM_VECTOR_WIDTH=$$width $(BIN)/python -m pytest || exit 1; \
@@ -36,6 +37,16 @@ lint: $(READY) ## check format, lint and types
 format: $(READY) ## put the sources into the house format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# No script of a package runs: that of onnxruntime-node fetches builds for NVIDIA cards. Without npm
+# the examples in JavaScript are left out, and the tests of them say so.
+$(PACKAGES): examples/%/node_modules/.ready: examples/%/package-lock.json
+	@if command -v npm >/dev/null; then \
+	  echo "Installing the npm packages of examples/$*"; \
+	  npm ci --prefix examples/$* --ignore-scripts --no-audit --no-fund --loglevel=error && touch $@; \
+	else \
+	  echo "npm not found: examples/$* is left out; install Node.js 20 or later with npm to have it"; \
+	fi
 
 # The top-level folders export/ and bench/ are fastlstm.export and fastlstm.bench only once installed,
 # and mypy does not follow an editable install there: it checks an installed copy.
@@ -64,8 +75,8 @@ clean: ## remove everything made, except .venv and the trained models in runs/
 	@rm -rf build dist demo-run *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .benchmarks
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	@rm -rf $(VENV)
+distclean: clean ## remove .venv and the npm packages too
+	@rm -rf $(VENV) examples/*/node_modules
 
 # pip before 25.1 knows no dependency groups, hence its own upgrade first. Nothing is fetched to
 # build with: setuptools is pinned and installed like the rest.

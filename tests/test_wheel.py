@@ -42,7 +42,7 @@ def sources():
         ("bench", "fastlstm/bench"),
     ):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".toml") or path.name == "py.typed":
+            if path.suffix in (".py", ".toml", ".mjs") or path.name == "py.typed":
                 yield f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
 
 
