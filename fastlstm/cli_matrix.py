@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -154,7 +154,7 @@ def listed(names: tuple[str, ...], shown: int = SHOWN_MODELS) -> str:
 
 
 def _with_notes(title: str, table: Table, matrix: Matrix) -> Group:
-    lines = [
+    lines: list[RenderableType] = [
         Text(f"{title}: each on every runtime against the float64 reference", style="bold"),
         table,
         Text("\nThe greatest error of all checks. *: some were refused. !: wrong."),

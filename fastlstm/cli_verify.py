@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path  # noqa: TC003  typer reads it from the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +115,7 @@ def _matrices(
     if network is None:
         asked["cells"] = (CELLS, cells)
     else:
-        asked["model"] = (MODEL, {"the model": lambda: network})
+        asked["model"] = (MODEL, {"the model": partial(_same, network)})
     if folder is not None:
         asked["models"] = (f"Every model in {folder}", models)
     done = {}
@@ -126,15 +127,18 @@ def _matrices(
     return done
 
 
+def _same(model: Model) -> Model:
+    return model
+
+
 def _in_folder(folder: Path) -> dict[str, Callable[[], Model]]:
     """Every model in and below a folder, by the folder that it lies in."""
     import fastlstm
 
-    found = {}
+    found: dict[str, Callable[[], Model]] = {}
     for path in sorted(folder.rglob("model.safetensors")):
         name = path.parent.relative_to(folder).as_posix()
-        network = fastlstm.load(path)
-        found[folder.name if name == "." else name] = lambda network=network: network
+        found[folder.name if name == "." else name] = partial(_same, fastlstm.load(path))
     if not found:
         raise typer.BadParameter(
             f"{folder}: expected a folder with a model.safetensors in or below it, as `fastlstm "
