@@ -131,7 +131,11 @@ def _before(formulas: Formulas, step: Step, last: Step, top: _Weights) -> tuple[
         if step.c_before is not None and not np.array_equal(found.c, step.c_before):
             reason = "the c that it takes is not the one that belongs to its h"
             continue
-        weights = _weights(formulas, found)
+        try:
+            weights = _weights(formulas, found)
+        except Mismatch as mismatch:
+            reason = reason or f"one of its steps is none: {mismatch}"
+            continue
         reason = _difference(found, weights, last, top, _first(formulas, found))
         if reason is None:
             return found, weights
