@@ -147,6 +147,38 @@ def test_a_session_that_forgets_its_state_is_caught():
         replay(MODEL, Forgetful(MODEL), "ONNX")
 
 
+def rows_in_reverse(y, states):
+    return y[::-1], states
+
+
+def states_of_the_first_row(y, states):
+    return y, [np.repeat(state[:1], len(state), axis=0) for state in states]
+
+
+def time_before_batch(y, states):
+    return y.swapaxes(0, 1), states
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (rows_in_reverse, "7 sequences at once: over 112 steps expected the reference's outputs"),
+        (states_of_the_first_row, "7 sequences at once: over 112 steps expected the reference's"),
+        (time_before_batch, r"at once: expected outputs \(7, 16, 1\), found \(16, 7, 1\)"),
+    ],
+)
+def test_a_batch_whose_rows_are_not_sequences_of_their_own_is_caught(fault, message):
+    from fastlstm.export.sessions import OnnxSession
+
+    session = OnnxSession(MODEL)
+
+    def batch(x, lengths):
+        return fault(*session.batch(x, lengths))
+
+    with pytest.raises(ExportError, match=message):
+        replay(MODEL, session, "ONNX", batch=batch)
+
+
 @pytest.mark.parametrize("target", FILES)
 def test_a_place_that_cannot_be_written_is_said_at_once(target, tmp_path):
     exporter = getattr(export, target)
