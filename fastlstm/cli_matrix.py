@@ -70,11 +70,15 @@ def one(title: str, matrix: Matrix) -> Group:
 def entry(cell: Cell) -> str:
     """What a cell says in seven or eight characters: its error or its verdict.
 
-    A wrong cell shows its error with an exclamation mark, one that is right as far as the runtime
-    takes it with an asterisk.
+    With an asterisk it is right as far as the runtime takes it, with an exclamation mark it is
+    wrong, with a dagger only where sequences are of different lengths, which is another file.
     """
     if cell.verdict in ("missing", "refused", "failed") or cell.error is None:
         return cell.verdict
+    right = [check.max_abs_error for check in cell.checks if check.verdict == "ok"]
+    wrong = {check.name for check in cell.checks if check.verdict == "wrong"}
+    if right and wrong == {VARIABLE}:
+        return f"{max(right):.1e}†"
     return f"{cell.error:.1e}{MARKS.get(cell.verdict, '')}"
 
 
@@ -157,7 +161,10 @@ def _with_notes(title: str, table: Table, matrix: Matrix) -> Group:
     lines: list[RenderableType] = [
         Text(f"{title}: each on every runtime against the float64 reference", style="bold"),
         table,
-        Text("\nThe greatest error of all checks. *: some were refused. !: wrong."),
+        Text(
+            "\nThe greatest error of all checks. *: some were refused. !: wrong. "
+            "†: wrong with variable lengths."
+        ),
         *_runtimes(matrix),
     ]
     for note in notes(matrix):

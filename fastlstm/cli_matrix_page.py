@@ -36,8 +36,9 @@ A bidirectional model takes whole sequences: neither steps nor pieces.
 READING = """\
 Each figure is the greatest absolute error of the outputs in all checks, and `bound` what is
 allowed. `*`: the runtime refuses some of the checks, and is right in the others. `!`: wrong, and
-the figure is the error furthest beyond its bound, of outputs or final states. What is refused, and
-in which words, stands below.
+the figure is the error furthest beyond its bound, of outputs or final states. `†`: wrong with
+variable lengths, and right in the other checks, whose greatest error it is. What is refused, and in
+which words, stands below.
 """
 
 

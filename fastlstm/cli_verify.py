@@ -27,7 +27,7 @@ def verify(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A model file (.safetensors); with --all it may be left out, for the built-in "
             "cells.",
         ),
@@ -88,7 +88,8 @@ def verify(
         if not report.ok and not wrong:
             wrong.append("no road could run")
     if all_runtimes:
-        matrices = _matrices(network, models, folder)
+        named = None if model is None or network is None else (model.name, network)
+        matrices = _matrices(named, models, folder)
         for key, (_, matrix) in matrices.items():
             found[key] = matrix.to_dict()
             wrong += [f"{cell.model} on {cell.runtime}" for cell in matrix.faults]
@@ -104,7 +105,7 @@ def verify(
 
 
 def _matrices(
-    network: Model | None, folder: Path | None, models: dict[str, Callable[[], Model]]
+    named: tuple[str, Model] | None, folder: Path | None, models: dict[str, Callable[[], Model]]
 ) -> dict[str, tuple[str, Matrix]]:
     """Run and print each matrix that was asked for; by its name in the JSON, with its title."""
     from fastlstm import cli_matrix
@@ -112,10 +113,11 @@ def _matrices(
     from fastlstm.export.matrix import matrix
 
     asked: dict[str, tuple[str, Any]] = {}
-    if network is None:
+    if named is None:
         asked["cells"] = (CELLS, cells)
     else:
-        asked["model"] = (MODEL, {"the model": partial(_same, network)})
+        name, network = named
+        asked["model"] = (MODEL, {name: partial(_same, network)})
     if folder is not None:
         asked["models"] = (f"Every model in {folder}", models)
     done = {}

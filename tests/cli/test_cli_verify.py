@@ -85,9 +85,20 @@ def test_what_is_wrong_is_shown_and_named_and_the_exit_code_is_1(run, runtimes, 
     assert result.code == 1
     assert result.error == "error: not within bounds: cell on Wrong"
     (row,) = (line for line in result.out.splitlines() if line.startswith("cell "))
-    assert float(re.fullmatch(r"(.+)!", row.split()[-1]).group(1)) > 0.01
+    assert 0 < float(re.fullmatch(r"(.+)†", row.split()[-1]).group(1)) < 1e-6
     assert "Wrong, wrong: cell (variable lengths): outputs off by up to" in result.out
     assert json.loads(target.read_text())["ok"] is False
+
+
+def test_the_error_of_what_is_wrong_throughout_is_shown_as_such(run, runtimes):
+    runtimes(fake("Swaps", runtime_fakes.SwapsStates))
+    result = run("verify", "--all")
+    assert result.code == 1
+    (row,) = (line for line in result.out.splitlines() if line.startswith("cell "))
+    assert float(re.fullmatch(r"(.+)!", row.split()[-1]).group(1)) > 0.01
+    notes = [line for line in result.out.splitlines() if line.startswith("Swaps, wrong: ")]
+    assert len(notes) == 2
+    assert "cell (one step at a time, one sequence, in pieces, batch of 7)" in notes[0]
 
 
 def test_where_no_runtime_can_run_nothing_is_proven(run, runtimes):
@@ -192,7 +203,7 @@ def test_the_whole_table_is_legible_on_a_terminal(whole, width):
     assert "…" not in text
     assert all(len(line) <= width for line in text.splitlines())
     figure = r"\d\.\de[+-]\d\d"
-    row = rf"{figure} +{figure} +{figure}! +{figure}\* +refused +missing +{figure}$"
+    row = rf"{figure} +{figure} +{figure}† +{figure}\* +refused +missing +{figure}$"
     for name in CELLS:
         assert re.search(rf"^{re.escape(name)} +{row}", text, re.MULTILINE), name
 
@@ -225,7 +236,7 @@ def test_the_page_says_what_each_verdict_stands_on_and_what_wrote_it(whole):
     assert f"| {RUNTIMES[0].name} | 1.2 | made for the tests |" in text
     (row,) = (line for line in text.splitlines() if line.startswith("| LSTM |"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[3].endswith("!")
+    assert cells[3].endswith("†")
     assert cells[4].endswith(r"\*")
     assert cells[5:7] == ["refused", "missing"]
     assert "fake: no such op: LSTM" in text
