@@ -16,7 +16,7 @@ import numpy as np
 from fastlstm import reference, whole_file
 from fastlstm.errors import ExportError, UnsupportedError
 from fastlstm.model import Bidirectional
-from fastlstm.verify import Truth, judge, truth
+from fastlstm.verify import Truth, Yardstick, judge, truth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,18 +111,20 @@ def replay(
     """
     # What is bidirectional cannot be cut.
     ways = dict([*WAYS.items()][:1]) if model.bidirectional else WAYS
+    yardstick = Yardstick(model)
     rows = []
     for steps, seed in STREAMS:
         true = truth(model, reference.check_input(model, steps, seed))
         for way, run in ways.items():
-            rows.append(_right(judge(f"{target}, {way}", _from_start(session, run), true)))
+            road = _from_start(session, run)
+            rows.append(_right(judge(f"{target}, {way}", road, true, yardstick)))
     told = [*ways]
     if batch is not None:
         for counts in (None, LENGTHS) if lengths else (None,):
             way = f"{BATCH} sequences at once"
             if counts is not None:
                 way = f"{BATCH} sequences of {min(counts)} to {max(counts)} steps at once"
-            rows.append(_at_once(model, batch, f"{target}, {way}", counts))
+            rows.append(_at_once(yardstick, batch, f"{target}, {way}", counts))
             told.append(way)
     nearest = max(rows, key=lambda row: row.max_abs_error / row.bound)
     steps = sum(row.steps for row in rows)
@@ -140,8 +142,9 @@ def _right(row: Row) -> Row:
     return row
 
 
-def _at_once(model: Model, batch: Batch, road: str, counts: tuple[int, ...] | None) -> Row:
+def _at_once(yardstick: Yardstick, batch: Batch, road: str, counts: tuple[int, ...] | None) -> Row:
     """One batch, each sequence against the reference of its own steps."""
+    model = yardstick.model
     seeds = range(BATCH_SEED, BATCH_SEED + BATCH)
     # Beyond a sequence's end stands what a runtime would go on with if it did not heed the length.
     x = np.stack([reference.check_input(model, BATCH_STEPS, seed) for seed in seeds])
@@ -163,7 +166,7 @@ def _at_once(model: Model, batch: Batch, road: str, counts: tuple[int, ...] | No
             "nothing was written"
         )
     parts = [row[:n] for row, n in zip(y, steps, strict=True)]
-    row = _right(judge(road, lambda _: (np.concatenate(parts), ends), together))
+    row = _right(judge(road, lambda _: (np.concatenate(parts), ends), together, yardstick))
     rest = max(float(np.abs(row[n:]).max(initial=0)) for row, n in zip(y, steps, strict=True))
     if not rest == 0:
         raise ExportError(

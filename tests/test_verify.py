@@ -10,7 +10,7 @@ import fastlstm
 from fastlstm import reference
 from fastlstm.errors import UnsupportedError
 from fastlstm.roads import ROADS, Road, StreamSession
-from fastlstm.verify import FACTOR, FLOOR, judge, truth
+from fastlstm.verify import FACTOR, FLOOR, PART, YARDSTICK_STEPS, Yardstick, judge, truth
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,41 @@ def test_a_right_road_is_ok(model, true):
     assert 0 < row.max_abs_error <= row.bound
     assert 0 < row.relative_l2 < 1e-6
     assert row.steps == 200
+
+
+def test_the_yardstick_is_the_greatest_bound_of_many_steps_and_ends(model):
+    x = reference.check_input(model, YARDSTICK_STEPS)
+    exact, end = reference.run_with_state(model, x)
+    single = reference.run(model, x, np.float32)
+    bound, state_bound = Yardstick(model).bounds
+    assert bound == FACTOR * np.abs(single - exact).max() + FLOOR
+    ends = [truth(model, part).state_bound for part in np.split(x, YARDSTICK_STEPS // PART)]
+    assert state_bound >= max(ends)
+    assert len(end) == 4
+
+
+def test_a_road_beyond_the_bound_of_a_tame_stream_is_held_to_many(model):
+    tame = truth(model, np.zeros((3, model.input_size), np.float32))
+    bound, _ = Yardstick(model).bounds
+    assert tame.bound < bound
+
+    def off(by):
+        return run_with(model, lambda y, s: (y + np.float32(by), s))
+
+    between = (tame.bound + bound) / 2
+    assert judge("ours", off(between), tame).verdict == "wrong"
+    row = judge("ours", off(between), tame, Yardstick(model))
+    assert (row.verdict, row.bound) == ("ok", bound)
+    assert judge("ours", off(2 * bound), tame, Yardstick(model)).verdict == "wrong"
+
+
+def test_the_yardstick_is_not_asked_for_while_the_stream_suffices(model, true):
+    class Costly(Yardstick):
+        @property
+        def bounds(self):
+            raise AssertionError("not needed")
+
+    assert judge("ours", run_with(model, lambda y, s: (y, s)), true, Costly(model)).verdict == "ok"
 
 
 def test_nothing_is_proved_where_float32_overflows_or_no_step_is_taken():
