@@ -1,191 +1,85 @@
 """Whether a Model computes what a torch module computes: both run in float64 and are compared.
 
-Nothing is accepted because it looks like a chain; only because its numbers are those of one.
+A second proof beside the trace: over more than one sequence and over other lengths than the trace.
 """
 
 from __future__ import annotations
 
-import copy
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastlstm.errors import ReaderError
-from fastlstm.readers import torch_layers
+from fastlstm.readers import torch_copies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import nn
 
     from fastlstm.model import Model
+    from fastlstm.readers.torch_outputs import Arrangement
+    from fastlstm.readers.torch_ways import Way
 
 # The reference and torch float64 agree to 1e-12; anything structural is far beyond this.
 TOLERANCE = 1e-9
-CHECK_STEPS = 7
+SEQUENCES = 3
+# Seed, scale of the input, and steps: lengths beside that of the trace, large inputs too.
+RUNS = ((1, 1.0, 7), (2, 30.0, 5))
 
 
-def check(module: nn.Module, model: Model, axes: int) -> None:
-    """Raise ReaderError unless `module` gives the reference's numbers, on input of `axes` axes."""
+def check(module: nn.Module, model: Model, way: Way, arrangement: Arrangement) -> None:
+    """Raise ReaderError unless `module`, called that way, gives the reference's numbers."""
     from fastlstm import reference
 
-    worst = None
-    for seed, scale in ((1, 1.0), (2, 30.0)):
-        x = (scale * reference.check_input(model, CHECK_STEPS, seed)).astype(np.float64)
-        expected = reference.run(model, x)
-        room = max(1.0, float(np.abs(expected).max()))
-        found = [
-            error
-            for run in CALLS[axes]
-            if (error := _distance(run, module, x, expected)) is not None
+    name = type(module).__name__
+    for seed, scale, steps in RUNS:
+        series = [
+            (scale * reference.check_input(model, steps, 10 * seed + k)).astype(np.float64)
+            for k in range(SEQUENCES)
         ]
-        if not found:
+        expected = np.stack([reference.run(model, x) for x in series])
+        if arrangement.last:
+            expected = expected[:, -1]
+        x = np.stack(series)
+        batches = [x[k : k + 1] for k in range(SEQUENCES)] if way.alone else [x]
+        found = np.concatenate([_outputs(module, way, arrangement, batch) for batch in batches])
+        room = max(1.0, float(np.abs(expected).max()))
+        worst = float("inf")
+        if found.shape == expected.shape:
+            worst = float(np.abs(found - expected).max()) / room
+        # Written so that NaN is refused.
+        if not worst <= TOLERANCE:
+            kinds = ", ".join(layer.kind for layer in model.layers)
             raise ReaderError(
-                f"{type(module).__name__}: expected (time, {model.output_size}) outputs, or those "
-                f"of the last step, for {CHECK_STEPS} steps of {model.input_size} values; no way "
-                "of calling it gave that"
+                f"{name}: what it computes over {steps} steps is no chain of known layers: traced "
+                f"over other steps it was {kinds}, and that chain's greatest difference from it "
+                f"is {worst:.3g}"
             )
-        worst = max(worst or 0.0, min(found) / room)
-    # Written so that NaN is refused.
-    if worst is None or not worst <= TOLERANCE:
-        kinds = ", ".join(layer.kind for layer in model.layers)
-        raise ReaderError(
-            f"{type(module).__name__} computes something that is no chain of known layers: its "
-            f"submodules ran in the order {kinds}, and that chain's greatest difference from it is "
-            f"{worst:.3g}"
-        )
 
 
-def _distance(
-    run: Callable[[nn.Module, Tensor], Tensor | None],
-    module: nn.Module,
-    x: NDArray[np.float64],
-    expected: NDArray[Any],
-) -> float | None:
-    """How far one way of calling the module is from the reference; None if that fails."""
+def _outputs(
+    module: nn.Module, way: Way, arrangement: Arrangement, x: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """What the module puts out, as (batch, time, outputs), or (batch, outputs) of the last step."""
     import torch
 
+    # A fresh copy each time: a module may keep state between calls.
+    double = torch_copies.folded_double(module)
     try:
-        # A fresh copy each time: a module may keep state between calls.
-        y = run(double(module), torch.from_numpy(x))
+        with torch_copies.widened(), torch_copies.rounding(torch.from_numpy(x)) as tensor:
+            y = way.run(double, tensor)
     except ReaderError:
         raise
-    except Exception:  # the wrong way of calling somebody's forward may raise anything
-        return None
-    if y is None:
-        return None
-    values = y.numpy().ravel()
-    for wanted in (expected, expected[-1]):
-        if values.size == wanted.size:
-            error = float(np.abs(values - wanted.ravel()).max())
-            return error if error == error else float("inf")
-    return None
-
-
-def _step_by_step(module: nn.Module, x: Tensor) -> Tensor | None:
-    """Module(x, state) -> (y, state), one step at a time; a Cell's output is its state."""
-    import torch
-
-    outputs, state = [], None
-    for row in x:
-        out = module(row[None], state)
-        if isinstance(out, torch.Tensor):
-            y = state = out
-        elif isinstance(module, torch.nn.LSTMCell):
-            y, state = out[0], out
-        else:
-            y, state = out
-        outputs.append(y.reshape(-1))
-    return torch.stack(outputs)
-
-
-# Every way of calling a module that is known to people, by the number of axes of its input.
-CALLS: dict[int, tuple[Callable[[Any, Any], Any], ...]] = {
-    # Batch first, time first, and one step at a time with the state handed back.
-    3: (
-        lambda module, x: first_tensor(module(x[None])),
-        lambda module, x: first_tensor(module(x[:, None])),
-        lambda module, x: _step_by_step(module, x[:, None]),
-    ),
-    # A batch of samples, a batch of scalar series, and one step at a time.
-    2: (
-        lambda module, x: first_tensor(module(x)),
-        lambda module, x: first_tensor(module(x.reshape(1, -1))),
-        _step_by_step,
-    ),
-}
-
-
-@contextmanager
-def in_float64() -> Iterator[None]:
-    """Modules that make their own zero state make it in the default dtype."""
-    import torch
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def still(module: nn.Module) -> nn.Module:
-    """A copy on the CPU in eval mode, whose weights are plain tensors, parametrized ones too."""
-    import torch
-    from torch.nn.utils import parametrize
-
-    try:
-        twin = copy.deepcopy(module).cpu().eval()
-    except Exception as error:
+    except Exception as error:  # somebody's forward may raise anything
+        reason = (str(error).splitlines() or ["no reason given"])[0]
         raise ReaderError(
-            f"{type(module).__name__}: expected a module that can be copied with copy.deepcopy, "
-            f"found {type(error).__name__}: {error}"
+            f"{type(module).__name__}: expected a forward for sequences of any length and number, "
+            f"found one that cannot be run on {x.shape[0]} of {x.shape[1]} steps: {reason}"
         ) from None
-    for part in list(twin.modules()):
-        if parametrize.is_parametrized(part):
-            names: Any = part.parametrizations
-            values = {name: getattr(part, name).detach() for name in names}
-            # torch's own removal would take the property from the original too, whose class it is.
-            part.__class__ = type(part).__bases__[0]
-            del part._modules["parametrizations"]
-            for name, value in values.items():
-                setattr(part, name, torch.nn.Parameter(value))
-    return twin
-
-
-def double(module: nn.Module) -> nn.Module:
-    """A copy in float64, its BatchNorms already rounded as the Model holds them."""
-    import torch
-
-    twin = copy.deepcopy(module).double()
-    originals = dict(module.named_modules())
-    for name, part in twin.named_modules():
-        original = originals[name]
-        if not isinstance(part, torch.nn.BatchNorm1d) or part.running_var is None:
-            continue
-        assert isinstance(original, torch.nn.BatchNorm1d)
-        scale, shift = torch_layers.folded(full_name(module, name), original)
-        assert part.running_mean is not None
-        part.running_mean.zero_()
-        part.running_var.fill_(1 - part.eps)
-        part.weight = torch.nn.Parameter(torch.from_numpy(scale).double())
-        part.bias = torch.nn.Parameter(torch.from_numpy(shift).double())
-    return twin
-
-
-def full_name(root: nn.Module, name: str) -> str:
-    """A submodule's dotted name and class; the root has only its class."""
-    kind = type(root.get_submodule(name)).__name__
-    return f"{name} ({kind})" if name else kind
-
-
-def first_tensor(out: Any) -> Tensor | None:
-    """The output among what forward returned: y itself, or the first of (y, state)."""
-    import torch
-
-    while isinstance(out, tuple | list) and out:
-        out = out[0]
-    return out.detach() if isinstance(out, torch.Tensor) else None
+    arranged = arrangement.applied(y.detach().double().numpy(), *x.shape[:2])
+    if arranged is None:
+        raise ReaderError(
+            f"{type(module).__name__}: expected outputs for each of {x.shape[1]} steps of "
+            f"{x.shape[0]} sequences, found shape {tuple(y.shape)}"
+        )
+    return np.asarray(arranged, np.float64)
