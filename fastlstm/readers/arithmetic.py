@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlstm.errors import ReaderError
 from fastlstm.model import Affine, Dense, Difference, LayerNorm
-from fastlstm.readers.elements import Elements, Trace, Where
+from fastlstm.readers.elements import Elements, Trace, Where, WrongLayout
 from fastlstm.readers.places import (
     Argument,
     Layered,
@@ -220,7 +220,7 @@ def _moments(
     # A state that is fed in has no sequences of its own to tell apart.
     fed = [place.fed for place in places]
     if not any(fed) and (one.batch != other.batch).any():
-        raise ReaderError(f"{origin}: it combines values of different sequences of the batch")
+        raise WrongLayout(f"{origin}: it combines values of different sequences of the batch")
     batch = np.maximum(one.batch, other.batch) if all(fed) else (other if fed[0] else one).batch
     numbers = np.empty(one.column.shape, np.int64)
     times = one.time * trace.time + other.time

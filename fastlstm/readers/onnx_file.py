@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastlstm.errors import MissingExtraError, ModelError, ReaderError
 from fastlstm.model import Affine, Layer, Model
 from fastlstm.readers import chain, onnx_check, onnx_guard, onnx_layouts
@@ -110,8 +112,6 @@ def _followed(
     opened: Opened, entries: list[Entry], layout: Layout, wanted: list[str]
 ) -> tuple[Result, tuple[Layer, ...], Run]:
     """The graph traced in one layout: what its output is, and the layers that lead there."""
-    import numpy as np
-
     run, values = traced(opened, entries, layout, wanted)
     first, *others = values
     if not isinstance(first, Elements):
@@ -175,9 +175,7 @@ def _check_other(name: str, value: Any, first: str, on_the_way: set[Place]) -> N
     """Refuse a further output that is no state and no value on the way to the first."""
     if not isinstance(value, Elements):
         return
-    import numpy as np
-
-    trace = value.trace
+    trace, value = value.trace, onnx_layouts.unlooped(value, name)
     for position in np.unique(trace.where(value.numbers).place):
         place = trace.places[position]
         if isinstance(place, Given):

@@ -84,6 +84,15 @@ def opened(source: Any) -> Opened:
             raise ReaderError(f"expected names of its own for each weight, found {tensor.name!r}")
         constants[tensor.name] = array(tensor, f"weight {tensor.name!r}", folder)
     _in_order(graph.node, [*constants, *(entry.name for entry in graph.input)], "the graph")
+    outputs = [info.name for info in graph.output]
+    made = {*constants, *(entry.name for entry in graph.input)}
+    made.update(name for node in graph.node for name in node.output)
+    for name in outputs:
+        if name not in made or not name or outputs.count(name) > 1:
+            raise ReaderError(
+                f"output {name!r}: expected a node that makes it, and its name once, found neither "
+                "or several"
+            )
     for function in proto.functions:
         _in_order(function.node, function.input, f"function {function.name!r}")
     return Opened(proto, folder, constants, opsets, functions)

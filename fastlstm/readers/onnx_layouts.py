@@ -11,7 +11,8 @@ import numpy as np
 
 from fastlstm.errors import ReaderError
 from fastlstm.readers.elements import MOST_ELEMENTS, Elements, Trace, WrongLayout
-from fastlstm.readers.places import Layered, Place
+from fastlstm.readers.places import Given, Layered, Place
+from fastlstm.readers.unrolled import rolled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +35,7 @@ AXES: dict[int, tuple[tuple[str, ...], ...]] = {
 # is another network at the other.
 SIZES = ((2, 3), (3, 5))  # (batch, time)
 MOST_INPUTS = 64
+MOST_STEPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,10 @@ def entries(opened: Opened) -> list[Entry]:
         sizes: list[int | str | None] = []
         for dim in info.type.tensor_type.shape.dim:
             if dim.HasField("dim_value"):
-                if dim.dim_value < 1:
+                if not 1 <= dim.dim_value <= MOST_ELEMENTS:
                     raise ReaderError(
-                        f"input {info.name!r}: expected sizes of at least 1, found {dim.dim_value}"
+                        f"input {info.name!r}: expected sizes of a real tensor, found "
+                        f"{dim.dim_value}"
                     )
                 sizes.append(dim.dim_value)
             else:
@@ -116,6 +119,11 @@ def layouts(opened: Opened, found: list[Entry], size: int = 0) -> Iterator[Layou
                     real[axis] = _values(opened)
                 else:
                     dynamic = True
+            if real["time"] > MOST_STEPS:
+                raise ReaderError(
+                    f"input {x.name!r}: expected at most {MOST_STEPS:,} steps, found "
+                    f"{real['time']:,}; export it with a dynamic size"
+                )
             if real["values"]:
                 any_yet = True
                 yield Layout(x, axes, real["batch"], real["time"], real["values"], dynamic)
@@ -180,13 +188,19 @@ def fed(opened: Opened, found: list[Entry], layout: Layout, trace: Trace) -> dic
                     f"input {entry.name!r}: expected a state of real size, found {entry.shape}"
                 )
             start = _start(entry, shape, starts.get(entry.name))
-            values[entry.name] = trace.given(entry.name, shape, start)
+            values[entry.name] = trace.given(entry.name, shape, start, _sequences(shape, layout))
         else:
             raise ReaderError(
                 f"input {entry.name!r}: expected float32 for a state, or int32 for lengths, found "
                 f"{entry.kind}"
             )
     return values
+
+
+def _sequences(shape: tuple[int, ...], layout: Layout) -> int | None:
+    """The axis of a state that runs over the sequences: the last but one, or the first."""
+    likely = [k for k in (len(shape) - 2, 0) if 0 <= k < len(shape) - 1]
+    return next((k for k in likely if shape[k] == layout.batch), None)
 
 
 def _start(entry: Entry, shape: tuple[int, ...], initial: Any) -> Array | None:
@@ -235,7 +249,8 @@ def result(value: Elements, name: str) -> Result:
 
     Raises WrongLayout where its axes cannot be those that were assumed, and ReaderError.
     """
-    trace, where = value.trace, value.trace.where(value.numbers)
+    trace, value = value.trace, unlooped(value, name)
+    where = trace.where(value.numbers)
     # The values of one step are along the axes on which neither sequence nor step changes.
     inside = [k for k in range(len(value.shape)) if not _changes(where, k)]
     order = [k for k in range(len(value.shape)) if k not in inside] + inside
@@ -252,6 +267,15 @@ def result(value: Elements, name: str) -> Result:
     numbers = trace.of(found, found.place).numbers
     numbers = numbers.reshape([value.shape[k] for k in order])
     return Result(found.place, numbers.transpose(np.argsort(order)))
+
+
+def unlooped(value: Elements, name: str) -> Elements:
+    """An output with the loops that are written out in it exchanged for recurrent places."""
+    trace = value.trace
+    places = [trace.places[k] for k in np.unique(trace.where(value.numbers).place)]
+    if any(place.momentary and not isinstance(place, Given) for place in places):
+        return rolled(value, f"output {name!r}")
+    return value
 
 
 def _changes(where: Where, axis: int) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from fastlstm.readers.elements import Trace
 
 Constant: TypeAlias = NDArray[Any]
+# States that begin at constants are small; each row of them is a place of its own.
+MOST_BESIDE = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +135,15 @@ class Node:
 
     def known(self, value: Constant) -> Elements:
         """A constant among values of the network: where a state begins, say."""
-        name = f"the constants ({len(self.trace.places)}) of {self.origin}"
-        self.room.take(value.size, self.origin)
-        return self.trace.given(name, value.shape, self.single(value, "its constants"))
+        if value.size > MOST_BESIDE:
+            raise self.refuse(
+                f"expected at most {MOST_BESIDE:,} constants beside values of the network, found "
+                f"{value.size:,}"
+            )
+        found = self.single(value, "its constants")
+        return self.trace.constant(found.reshape(found.shape or (1,)), self.origin).moved(
+            lambda a: a.reshape(found.shape)
+        )
 
     def make(self, *shape: int) -> None:
         """Claim room for a result of that shape."""
