@@ -8,7 +8,8 @@ from fastlstm.bench.machine import describe
 from fastlstm.bench.report import cell as plain
 from fastlstm.bench.report import table
 from fastlstm.cli_matrix import by_model, entry, notes
-from fastlstm.export.matrix import CUTS, LENGTHS, SEEDS, STEPS, YARDSTICK_STEPS
+from fastlstm.export.matrix import CUTS, LENGTHS, SEEDS, STEPS
+from fastlstm.verify import PART, YARDSTICK_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +20,8 @@ HOW = f"""\
 Each model is written as one ONNX file, and the same bytes go to every runtime. Outputs and final
 states are compared with the float64 reference within the bounds of `fastlstm verify`: twice the
 greatest distance of plain float32 arithmetic, and 1e-6. Each model has one bound for its outputs
-and one for its final states, found over {YARDSTICK_STEPS:,} steps and over the streams below,
-which are random and {STEPS} steps long.
+and one for its final states, found over {YARDSTICK_STEPS:,} steps, whole and in parts of {PART}, and over
+the streams below, which are random and {STEPS} steps long.
 
 - One step at a time, the state carried from call to call: {STEPS} steps.
 - One sequence in one call: {STEPS} steps.

@@ -23,12 +23,12 @@ from fastlstm.export.matrix import (
     STEP,
     STEPS,
     VARIABLE,
-    YARDSTICK_STEPS,
     Cell,
     Check,
     matrix,
 )
 from fastlstm.model import Bidirectional
+from fastlstm.verify import PART, YARDSTICK_STEPS
 from runtime_fakes import MODEL
 
 EVERY = {STEP, SEQUENCE, PIECES, BATCH, VARIABLE}
@@ -191,7 +191,7 @@ def test_the_bound_is_the_worst_of_plain_float32_over_every_stream():
     """Of a long one too: on a few steps plain float32 may be exact, and no runtime would do."""
     cell, found = cell_of(runtime_fakes.Fake)
     long = reference.check_input(MODEL, YARDSTICK_STEPS)
-    inputs = [long, *(long[k : k + STEPS] for k in range(0, len(long), STEPS))]
+    inputs = [long, *(long[k : k + PART] for k in range(0, len(long), PART))]
     for seed, length in zip(matrices.SEEDS, LENGTHS, strict=True):
         x = reference.check_input(MODEL, STEPS, seed)
         inputs += [x, x[:length]]
