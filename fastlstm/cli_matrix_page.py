@@ -20,8 +20,8 @@ HOW = f"""\
 Each model is written as one ONNX file, and the same bytes go to every runtime. Outputs and final
 states are compared with the float64 reference within the bounds of `fastlstm verify`: twice the
 greatest distance of plain float32 arithmetic, and 1e-6. Each model has one bound for its outputs
-and one for its final states, found over {YARDSTICK_STEPS:,} steps, whole and in parts of {PART}, and over
-the streams below, which are random and {STEPS} steps long.
+and one for its final states, found over {YARDSTICK_STEPS:,} steps, whole and in parts of {PART},
+and over the streams below, which are random and {STEPS} steps long.
 
 - One step at a time, the state carried from call to call: {STEPS} steps.
 - One sequence in one call: {STEPS} steps.
