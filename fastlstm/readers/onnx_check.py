@@ -140,6 +140,7 @@ def _feed(entries: list[Entry], layout: Layout, run: Run, x: Any) -> dict[str, A
 def _in_float64(opened: Opened, name: str) -> onnx.ModelProto:
     """The part of the graph that leads to its output `name`, with all of float32 widened."""
     import onnx
+    import onnx.inliner
 
     proto = onnx.ModelProto()
     proto.CopyFrom(opened.proto)
@@ -163,7 +164,9 @@ def _in_float64(opened: Opened, name: str) -> onnx.ModelProto:
     for info in (*graph.input, *graph.output):
         if info.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
             info.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
-    for node in (*graph.node, *(node for f in proto.functions for node in f.node)):
+    if proto.functions:  # the evaluator does not hand a function's attributes on
+        proto = onnx.inliner.inline_local_functions(proto)
+    for node in proto.graph.node:
         _widen(node)
     return proto
 
@@ -186,6 +189,11 @@ def _widen(node: onnx.NodeProto) -> None:
         if attribute.type == onnx.AttributeProto.TENSOR:
             array = onnx_guard.array(attribute.t, onnx_guard.named(node))
             attribute.t.CopyFrom(_wide(array, attribute.t.name))
+        elif node.op_type == "RNN" and attribute.name == "activations":
+            # ONNX takes names in any case, the evaluator only as they are written there.
+            names = [name.capitalize() for name in attribute.strings]
+            del attribute.strings[:]
+            attribute.strings.extend(names)
         elif node.op_type == "Cast" and attribute.name == "to":
             if attribute.i == onnx.TensorProto.FLOAT:
                 attribute.i = onnx.TensorProto.DOUBLE
