@@ -21,7 +21,7 @@ from fastlstm.readers import (
 )
 from fastlstm.readers.elements import Trace, WrongLayout
 from fastlstm.readers.torch_moves import UnknownOperator
-from fastlstm.readers.torch_ways import NoTensor, sizes, ways
+from fastlstm.readers.torch_ways import SMALL_SIZES, NoTensor, sizes, ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -122,37 +122,59 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
     import torch
 
     failures: list[str] = []
-    tried = [input_size] if input_size is not None else sizes(module)
+    likely = sizes(module) if input_size is None else [input_size]
+    small = [n for n in SMALL_SIZES if n not in likely] if input_size is None else []
     dims = {n for tensor in module.state_dict().values() for n in tensor.shape}
     # Numbers of sequences and steps that are no size of the network, so that none is mistaken.
-    batch, time = itertools.islice((n for n in (3, 4, 5, 7, 9, 11, 13) if n not in dims), 2)
-    ran = False
-    for way in ways(module):
-        for size in [1] if way.scalar else tried:
-            count = 1 if way.alone else batch
-            x = torch.randn((count, time, size), generator=torch.Generator().manual_seed(0))
-            try:
-                with torch_copies.widened():
-                    y = way.run(torch_copies.double(module), x)
-            except NoTensor as error:
-                raise ReaderError(f"{type(module).__name__}: {error}") from None
-            except Exception as error:  # somebody's forward may raise anything
-                line = (str(error).splitlines() or [""])[0]
-                failures.append(f"{tuple(x.shape)}: {type(error).__name__}: {line}")
+    batch, time = itertools.islice((n for n in (3, 4, 5, 7, 9, 11, 13, 17) if n not in dims), 2)
+    batched: set[tuple[str, int]] = set()  # the names and axes of ways with batches that ran
+    double = torch_copies.double(module)
+
+    def runs(way: Way, size: int) -> bool:
+        nonlocal double
+        x = torch.randn((1 if way.alone else batch, time, size))
+        try:
+            with torch_copies.widened():
+                way.run(double, x)
+        except NoTensor as error:
+            raise ReaderError(f"{type(module).__name__}: {error}") from None
+        except Exception as error:  # somebody's forward may raise anything
+            line = (str(error).splitlines() or [""])[0]
+            failures.append(f"{tuple(x.shape)}: {type(error).__name__}: {line}")
+            return False
+        double = torch_copies.double(module)  # it may keep state between calls
+        return True
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = 0
+        for way in ways(module):
+            # A network that takes batches is none of one sequence alone.
+            if way.alone and (way.kind, way.axes) in batched:
                 continue
-            ran = True
-            if y.is_floating_point():
-                yield way, Trace(count, time), size
-            break
-    if not ran:
-        for name, part in module.named_modules():
-            if isinstance(part, torch.nn.LayerNorm) and len(part.normalized_shape) > 1:
-                torch_operators.check_norm(
-                    torch_copies.full_name(module, name), part.normalized_shape
+            able = [1] if way.scalar else likely
+            fitting = next(([size] for size in able if runs(way, size)), [])
+            if not fitting and not way.scalar and not found:
+                fitting = [size for size in small if runs(way, size)]
+            if len(fitting) > 1:
+                raise ReaderError(
+                    f"{type(module).__name__}: expected weights that say how many values a sample "
+                    f"has, found that it runs with {', '.join(map(str, fitting))}; say input_size"
                 )
-        # The first: the errors of the rest are only about their wrong shape.
-        raise ReaderError(
-            f"{type(module).__name__}: expected a forward that takes a tensor (batch, time, "
-            "inputs), or (batch, inputs) for one step; it could not be run on an input of shape "
-            f"{failures[0]}"
-        )
+            for size in fitting:
+                found += 1
+                if not way.alone:
+                    batched.add((way.kind, way.axes))
+                yield way, Trace(1 if way.alone else batch, time), size
+    if found:
+        return
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.LayerNorm) and len(part.normalized_shape) > 1:
+            title = torch_copies.full_name(module, name)
+            torch_operators.check_norm(title, part.normalized_shape)
+    # The first: the errors of the rest are only about their wrong shape.
+    raise ReaderError(
+        f"{type(module).__name__}: expected a forward that takes a tensor (batch, time, inputs), "
+        "or (batch, inputs) for one step; it could not be run on an input of shape "
+        f"{failures[0]}"
+    )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.errors import ModelError, ReaderError
+from fastlstm.model import Dense
 from fastlstm.readers import torch_copies, torch_layers, torch_moves, torch_operators
 from fastlstm.readers.elements import Elements, Trace
 from fastlstm.readers.torch_moves import Call, UnknownOperator, Values
@@ -64,11 +65,34 @@ class Program:
         """Values as elements of the trace, constants among them as places of their own."""
         numbers = values.codes.numpy().copy()
         fixed = numbers < 0
-        if fixed.any():
-            if not numbers.ndim:
-                raise ReaderError(f"{origin}: it mixes constants with values of the network")
-            filled = np.where(fixed, self._constants[np.where(fixed, -1 - numbers, 0)], 0.0)
-            numbers[fixed] = self.trace.constant(filled, origin).numbers[fixed]
+        if not fixed.any():
+            return Elements(self.trace, numbers)
+        if not numbers.ndim:
+            raise ReaderError(f"{origin}: it mixes constants with values of the network")
+        filled = np.where(fixed, self._constants[np.where(fixed, -1 - numbers, 0)], 0.0)
+        return self._beside(numbers, fixed, filled, origin) or self._among(
+            numbers, fixed, filled, origin
+        )
+
+    def _beside(self, numbers: Any, fixed: Any, filled: Any, origin: str) -> Elements | None:
+        """The same constants beside the values of each step: a Dense of zeros and ones has them.
+
+        None where they are at some steps only, or where this is a single step of a loop.
+        """
+        columns, row = fixed.reshape(-1, fixed.shape[-1]), filled.reshape(-1, fixed.shape[-1])
+        free = np.flatnonzero(~columns[0])
+        if (columns != columns[0]).any() or (row != row[0]).any() or not len(free):
+            return None
+        values = Elements(self.trace, numbers[..., free])
+        if len(np.unique(self.trace.where(values.numbers).time)) == 1:
+            return None
+        matrix = np.zeros((fixed.shape[-1], len(free)), np.float32)
+        matrix[free, np.arange(len(free))] = 1
+        return self.trace.apply(values, Dense(matrix, row[0].astype(np.float32)), origin)
+
+    def _among(self, numbers: Any, fixed: Any, filled: Any, origin: str) -> Elements:
+        """Constants where a loop begins, as places of their own."""
+        numbers[fixed] = self.trace.constant(filled, origin).numbers[fixed]
         return Elements(self.trace, numbers)
 
     def values(self, elements: Elements) -> Values:
@@ -92,8 +116,19 @@ class Program:
                     return _exchanged(node.args[0], found)
                 case _:
                     args = _exchanged(node.args, found)
-                    found[node] = self.call(node, args, _exchanged(node.kwargs, found))
+                    made = self.call(node, args, _exchanged(node.kwargs, found))
+                    found[node] = self._shaped(node, made)
         raise AssertionError("a graph without an output")
+
+    def _shaped(self, node: Node, value: Any) -> Any:
+        """`value`, whose shape must be the one that torch gives it."""
+        expected = getattr(node.meta.get("val"), "shape", None)
+        if isinstance(value, Values) and expected is not None and value.shape != tuple(expected):
+            raise ReaderError(
+                f"{self.origin(node, node.name)}: expected shape {tuple(expected)}, as torch has "
+                f"it, worked out {value.shape}; no Model is made of what is not understood"
+            )
+        return value
 
     def call(self, node: Node, args: Any, kwargs: Any) -> Any:
         """One operator."""

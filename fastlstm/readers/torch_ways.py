@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-# Input sizes that are tried: those of the module's own weights, the likeliest first.
-MOST_SIZES = 12
+# Input sizes that are tried: those that the module's layers and weights say, then all small ones.
+MOST_SIZES = 24
+SMALL_SIZES = range(1, 17)
 
 
 @dataclass(frozen=True)
 class Way:
     """One way of calling: `run(module, x)` gives what the module puts out, x (batch, time, inputs).
 
-    `axes` is those of the tensor that the module is given, `scalar` whether it takes series of
-    single values, `alone` whether it takes one sequence at a time.
+    `kind`: "sequences", "steps" and so on; `axes`: those of the tensor that the module is given;
+    `scalar`: it takes series of single values; `alone`: it takes one sequence at a time.
     """
 
-    name: str
+    kind: str
     axes: int
     run: Callable[[Any, Tensor], Any]
     scalar: bool = False
@@ -59,22 +60,25 @@ def ways(module: nn.Module) -> Iterator[Way]:
     from torch import nn
 
     first = next((part for part in module.modules() if isinstance(part, nn.RNNBase)), None)
-    sequences = [("batch first", _batch_first), ("time first", _time_first)]
+    sequences = [_batch_first, _time_first]
     if first is not None and not first.batch_first:
         sequences.reverse()
     rests = list(_states(module))
-    for alone, (name, arrange), rest in itertools.product((False, True), sequences, rests):
-        yield Way(name, 3, _sequence(arrange, rest), alone=alone)
+    for alone, arrange, rest in itertools.product((False, True), sequences, rests):
+        yield Way("sequences", 3, _sequence(arrange, rest), alone=alone)
     for layout, rest, hand_on in itertools.product(_LAYOUTS, rests[1:], (_second, _rest, _whole)):
-        yield Way("step by step", layout.axes, _stepped(layout, rest, hand_on), alone=layout.alone)
-    yield Way("sample by sample", 2, _samples)
-    yield Way("one sequence without a batch", 2, _unbatched, alone=True)
-    yield Way("a batch of series of scalars", 2, _scalars, scalar=True)
-    yield Way("one series of scalars", 1, _series, scalar=True, alone=True)
+        yield Way("steps", layout.axes, _stepped(layout, rest, hand_on), alone=layout.alone)
+    yield Way("samples", 2, _samples)
+    yield Way("one sequence", 2, _unbatched, alone=True)
+    yield Way("series", 2, _scalars, scalar=True)
+    yield Way("one series", 1, _series, scalar=True, alone=True)
 
 
 def sizes(module: nn.Module) -> list[int]:
-    """Values that one sample may have: what layers take, then every axis of a weight."""
+    """Values that one sample may have: what layers take, every axis of a weight, differences.
+
+    A weight of somebody's own cell takes the sample and the state side by side.
+    """
     found: dict[int, None] = {}
     for part in module.modules():
         for name in ("input_size", "in_features", "num_features"):
@@ -91,6 +95,7 @@ def sizes(module: nn.Module) -> list[int]:
             f"{type(module).__name__}: expected at least one weight, found none, so that nothing "
             "says how many values a sample has; say input_size"
         )
+    found.update(dict.fromkeys(a - b for a in list(found) for b in list(found) if a > b))
     return list(found)[:MOST_SIZES]
 
 
