@@ -365,7 +365,8 @@ class Trace:
             return Elements(self, self.numbers(place, batch, last, column))
         if name == "h_reverse":
             return Elements(self, self.numbers(place, batch, 0, place.size // 2 + column))
-        return Elements(self, self.numbers(self.carried(place, name), batch, last, column))
+        end = 0 if name.endswith("_reverse") else last
+        return Elements(self, self.numbers(self.carried(place, name), batch, end, column))
 
     def carried(self, place: Layered, name: str) -> Place:
         """The state `name` of a recurrent place, after each step."""

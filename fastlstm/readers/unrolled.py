@@ -127,7 +127,7 @@ class _Rolling:
     def __init__(self, trace: Trace, origin: str) -> None:
         self.trace, self.origin = trace, origin
         self.formulas, self.known = Formulas(trace), _known(trace)
-        self.reasons: list[tuple[int, str]] = []
+        self.reasons: list[str] = []  # why the last steps, which are tried first, are no loop
         self.used: list[_Loop] = []
         self.seen: set[bytes] = set()
 
@@ -161,9 +161,9 @@ class _Rolling:
 
     def find(self, place: Place, time: int) -> None:
         """Find the loops that a place's values at one step are made of."""
-        waiting = [(place, time)]
+        waiting = [(place, time, False)]
         while waiting:
-            place, time = waiting.pop()
+            place, time, inside = waiting.pop()
             vector = self.formulas.numbers(place, time)
             if vector.tobytes() in self.seen or not self._loops_in(place, time):
                 continue
@@ -173,9 +173,14 @@ class _Rolling:
                 if state[0] not in self.used:
                     self.used.append(state[0])
                 continue
-            loop = self._loop(vector) or self._loop_of_cell_state(place)
+            why: list[Mismatch] = []
+            loop = self._loop(vector, why) or self._loop_of_cell_state(place)
             if loop is None:
-                waiting += _made_of(place, time)
+                # What a part of a formula is not, nobody asked.
+                if not inside and (why or isinstance(place, Moment)):
+                    inside = True
+                    self.reasons.append(_refusal(place, why))
+                waiting += [(*source, inside) for source in _made_of(place, time)]
 
     def _loops_in(self, place: Place, time: int) -> bool:
         """Whether a place has values of loops in it."""
@@ -192,8 +197,8 @@ class _Rolling:
                     waiting.append(source)
         return False
 
-    def _loop(self, h: Vector) -> _Loop | None:
-        """The loop whose last output is h."""
+    def _loop(self, h: Vector, why: list[Mismatch] | None = None) -> _Loop | None:
+        """The loop whose last output is h; `why` takes what nearly is one and is not."""
         for kind in CELLS:
             try:
                 found = chain(self.formulas, h, kind)
@@ -201,7 +206,8 @@ class _Rolling:
                     continue
                 loop = self._placed(found)
             except Mismatch as mismatch:
-                self.reasons.append((mismatch.depth, str(mismatch)))
+                if why is not None:
+                    why.append(mismatch)
                 continue
             for k, step in enumerate(found.steps):
                 for name, vector in (("h", step.h), ("c", step.c)):
@@ -386,14 +392,21 @@ class _Rolling:
         return made.numbers[0]
 
     def _reason(self, place: Place) -> str:
-        if self.reasons:
-            return max(self.reasons, key=lambda reason: reason[0])[1]
-        what = f" ({place.operation})" if isinstance(place, Moment) else ""
-        return (
-            f"its formula{what} is none of the cells that a Model has: LSTM, h = o * tanh(c) with "
-            "c = f * c + i * g; GRU, h = (1 - z) * n + z * h; RNN, h = tanh or relu of W x + U h + "
-            "b; each with sigmoid gates and tanh"
-        )
+        return self.reasons[0] if self.reasons else _refusal(place, [])
+
+
+def _refusal(place: Place, why: list[Mismatch]) -> str:
+    """Why a place is no cell: what sets it apart from a cell that it is nearly, if there is one."""
+    for mismatch in why:
+        if mismatch.depth:
+            return str(mismatch)
+    what = f" ({place.operation})" if isinstance(place, Moment) else ""
+    nearest = f". What comes nearest: {why[0]}" if why else ""
+    return (
+        f"its formula{what} is none of the cells that a Model has: LSTM, h = o * tanh(c) with "
+        "c = f * c + i * g; GRU, h = (1 - z) * n + z * h; RNN, h = tanh or relu of W x + U h + b; "
+        f"each with sigmoid gates and tanh{nearest}"
+    )
 
 
 def _made_of(place: Place, time: int) -> list[tuple[Place, int]]:

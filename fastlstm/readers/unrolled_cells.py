@@ -79,6 +79,11 @@ def _fed(formulas: Formulas, step: Step) -> Vector | None:
 
 # LSTM: c = f * c_before + i * g, h = o * tanh(c)
 
+_NO_LSTM = (
+    "it looks like an LSTM, h = o * tanh(c), but its c is not f * c + i * g with sigmoid gates f "
+    "and i, tanh of g, and the c of the step before as it is"
+)
+
 
 def _output(formulas: Formulas, h: Vector) -> tuple[Array | None, Gate, Vector] | None:
     """Projection, gate o and c of h = projection @ (o * tanh(c))."""
@@ -118,12 +123,12 @@ def _lstm(formulas: Formulas, h: Vector) -> Step | None:
         else:
             start = _constant_state(formulas, addend)
             if start is None or "c" in step.starts:
-                return None
+                raise Mismatch(_NO_LSTM)
             step.starts["c"], gate = start
             if gate is not None:
                 gates["f"] = gate
     if "i" not in gates or (step.c_before is not None and "c" in step.starts):
-        return None
+        raise Mismatch(_NO_LSTM)
     arguments.update(gates)
     stops = (c, step.c_before)
     for name, (sign, argument) in arguments.items():
@@ -165,7 +170,11 @@ def _gru(formulas: Formulas, h: Vector) -> Iterator[Step]:
             step.starts["h"] = before.astype(np.float32)
         if z is not None:
             step.sums["z"] = (z.sign, formulas.combination(z.argument, (step.h_before,)))
-        _candidate(formulas, step, activation[1])
+        try:
+            _candidate(formulas, step, activation[1])
+        except Mismatch as mismatch:
+            # Many a product looks like a first step.
+            raise Mismatch(str(mismatch), int(step.h_before is not None)) from None
         if step.h_before is None:
             step.h_before = _fed(formulas, step)
         yield step
@@ -303,7 +312,10 @@ def _rnn(formulas: Formulas, h: Vector) -> Iterator[Step]:
     if activation is None or activation[0] not in ("tanh", "relu"):
         return
     kind, argument = activation
-    sums = {"h": (1, formulas.combination(argument))}
+    whole = formulas.combination(argument)
+    if whole.scaled or not whole.linear:
+        return
+    sums = {"h": (1, whole)}
     step = Step("RNN", h, options={"nonlinearity": kind}, sums=sums)
     fed = _fed(formulas, step)
     for vector in [] if fed is not None else sources(formulas, step):

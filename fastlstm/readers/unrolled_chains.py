@@ -49,8 +49,10 @@ def chain(formulas: Formulas, h: Vector, kind: str) -> Chain | None:
         try:
             return _followed(formulas, last)
         except Mismatch as mismatch:
-            if best is None or mismatch.depth > best.depth:
-                best = mismatch
+            # Without a state it may look like many a cell.
+            depth = 0 if last.h_before is None else mismatch.depth
+            if best is None or depth > best.depth:
+                best = Mismatch(str(mismatch), depth)
     if best is not None:
         raise best
     return None
@@ -59,13 +61,14 @@ def chain(formulas: Formulas, h: Vector, kind: str) -> Chain | None:
 def _followed(formulas: Formulas, last: Step) -> Chain:
     """From the last step back to the first, all with the same weights."""
     found = [last]
+    missing = [gate for gate in last.gates if gate not in last.sums]
+    if missing:
+        raise Mismatch(
+            f"it looks like {_a(last.kind)} without gate {', '.join(missing)}, which no layer of a "
+            "Model is, or like a first step alone",
+            depth=0,
+        )
     try:
-        missing = [gate for gate in last.gates if gate not in last.sums]
-        if missing:
-            raise Mismatch(
-                f"it looks like {_a(last.kind)} without gate {', '.join(missing)}, which no layer "
-                "of a Model is, or like its first step alone"
-            )
         top = _weights(formulas, last)
         inputs = [top.inputs]
         while not _first(formulas, found[-1]):
@@ -129,16 +132,17 @@ def _before(formulas: Formulas, step: Step, last: Step, top: _Weights) -> tuple[
     reason = None
     for found in steps(formulas, step.h_before, last.kind):
         if step.c_before is not None and not np.array_equal(found.c, step.c_before):
-            reason = "the c that it takes is not the one that belongs to its h"
+            reason = reason or "the c that it takes is not the one that belongs to its h"
             continue
         try:
             weights = _weights(formulas, found)
         except Mismatch as mismatch:
             reason = reason or f"one of its steps is none: {mismatch}"
             continue
-        reason = _difference(found, weights, last, top, _first(formulas, found))
-        if reason is None:
+        difference = _difference(found, weights, last, top, _first(formulas, found))
+        if difference is None:
             return found, weights
+        reason = reason or difference
     if reason is None:
         names = {place.origin: None for place, _, _ in formulas.sites(step.h_before)}
         reason = f"the state before comes from {', '.join(names)}, which is none of its steps"

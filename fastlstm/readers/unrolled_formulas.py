@@ -26,7 +26,7 @@ Vector: TypeAlias = NDArray[np.int64]
 class Mismatch(Exception):
     """Why formulas that looked like a cell are none; `depth` is the number of steps that fitted."""
 
-    def __init__(self, reason: str, depth: int = 0) -> None:
+    def __init__(self, reason: str, depth: int = 1) -> None:
         super().__init__(reason)
         self.depth = depth
 
