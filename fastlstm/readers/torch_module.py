@@ -7,6 +7,8 @@ Model.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlstm.errors import MissingExtraError, ModelError, ReaderError
@@ -18,28 +20,35 @@ from fastlstm.readers import (
     torch_operators,
     torch_outputs,
     torch_program,
+    torch_states,
 )
 from fastlstm.readers.elements import Trace, WrongLayout
 from fastlstm.readers.torch_moves import UnknownOperator
 from fastlstm.readers.torch_ways import SMALL_SIZES, NoTensor, sizes, ways
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
 
+    from fastlstm.readers.torch_states import Entry
     from fastlstm.readers.torch_ways import Way
 
 
 def read(
-    module: nn.Module,
+    module: nn.Module | Mapping[str, Any] | str | Path,
     metadata: Mapping[str, Any] | None = None,
     *,
+    layers: Sequence[Entry] | None = None,
     input_size: int | None = None,
 ) -> Model:
     """The Model that computes what `module` computes in eval mode, stream by stream.
 
-    The module is traced by torch.export, called in the way that it takes: with sequences, batch or
+    Where there is no code, a state dict or the path of a .safetensors file with torch's names is
+    enough, and `layers`, what runs in its order: layers=["lstm", "fc1", "relu", "fc2"]; see
+    fastlstm.readers.torch_states.read. That needs no torch.
+
+    A module is traced by torch.export, called in the way that it takes: with sequences, batch or
     time first, of one sequence alone, of single values, or step by step with its state handed back
     to it. Read are nn.LSTM, GRU and RNN in all their forms, LSTMCell, GRUCell and RNNCell in loops,
     Linear, matrix products with constants, Tanh, ReLU, Sigmoid, Softmax, LayerNorm over the last
@@ -55,6 +64,12 @@ def read(
     Raises ReaderError, which names the submodule and the operator, for anything that a Model cannot
     express, and MissingExtraError without torch.
     """
+    if isinstance(module, Mapping | str | Path):
+        return torch_states.read(module, layers, metadata)
+    if layers is not None:
+        raise ReaderError(
+            "layers: expected none beside a module, whose forward says them; they are for a state"
+        )
     try:
         import torch
     except ImportError:
@@ -69,7 +84,10 @@ def read(
             )
         return model if metadata is None else Model(model.layers, metadata)
     if not isinstance(module, torch.nn.Module):
-        raise ReaderError(f"expected a torch.nn.Module, found {type(module).__name__}")
+        raise ReaderError(
+            "expected a torch.nn.Module, its state dict or a .safetensors file, found "
+            f"{type(module).__name__}"
+        )
     if isinstance(module, torch.jit.ScriptModule):
         raise ReaderError(
             f"{type(module).__name__}: expected a module in Python, found TorchScript, whose "
