@@ -256,7 +256,8 @@ class Trace:
             raise ReaderError(f"{origin}: expected vectors of values, found shape {value.shape}")
         where = self.where(numbers)
         if any(self.places[k].momentary for k in np.unique(where.place)):
-            from fastlstm.readers.unrolled import one_moment, rolled
+            from fastlstm.readers.moments import one_moment
+            from fastlstm.readers.unrolled import rolled
 
             found = one_moment(self, where, origin)
             if found is not None:

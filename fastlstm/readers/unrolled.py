@@ -12,10 +12,10 @@ import numpy as np
 
 from fastlstm.errors import ModelError, ReaderError
 from fastlstm.model import Bidirectional
-from fastlstm.readers.elements import Elements, Trace, Vectors, Where
+from fastlstm.readers.elements import Elements, Trace, Where
+from fastlstm.readers.moments import made_of
 from fastlstm.readers.places import (
     Activated,
-    Argument,
     Joined,
     Layered,
     Moment,
@@ -67,36 +67,6 @@ def _known(trace: Trace) -> _Known:
     return trace.loops
 
 
-def one_moment(trace: Trace, where: Where, origin: str) -> Vectors | None:
-    """Vectors of one step of a loop written out; None where they are of several steps."""
-    rows = Where(*(part.reshape(-1, part.shape[-1]) for part in where))
-    heads = Where(*(part[0] for part in rows))
-    for name in ("place", "time", "column"):
-        if (getattr(rows, name) != getattr(heads, name)).any():
-            return None
-    # A constant belongs to every sequence.
-    own = np.asarray([not trace.places[k].fed for k in heads.place])
-    batch = rows.batch[:, own] if own.any() else rows.batch.max(-1, keepdims=True)
-    if (batch != batch[:, :1]).any():
-        return None
-    sites = list(zip(heads.place.tolist(), heads.time.tolist(), strict=True))
-    if len(set(sites)) == 1:
-        place = trace.selected(trace.places[sites[0][0]], heads.column.tolist(), origin)
-    else:
-        runs: list[Argument] = []
-        for (position, time), column in zip(sites, heads.column.tolist(), strict=True):
-            columns: tuple[int, ...] = (column,)
-            if runs and (runs[-1].place, runs[-1].time) == (trace.places[position], time):
-                columns = (*runs.pop().columns, column)
-            runs.append(Argument(trace.places[position], time, columns))
-        key = ("join", *((run.place, run.time, run.columns) for run in runs))
-        place = trace.place(
-            ("moment", *key), lambda: Moment(len(sites), origin, "join", tuple(runs))
-        )
-    shape = where.place.shape[:-1]
-    return Vectors(place, batch[:, 0].reshape(shape), np.zeros(shape, np.int64))
-
-
 def rolled(value: Elements, origin: str) -> Elements:
     """`value` with the states of loops that are written out exchanged for recurrent places.
 
@@ -129,6 +99,7 @@ class _Rolling:
         self.formulas, self.known = Formulas(trace), _known(trace)
         self.reasons: list[str] = []  # why the last steps, which are tried first, are no loop
         self.used: list[_Loop] = []
+        self.made: dict[tuple[Place, int], Vector] = {}
         self.seen: set[bytes] = set()
 
     def value(self, value: Elements) -> Elements:
@@ -168,10 +139,9 @@ class _Rolling:
             if vector.tobytes() in self.seen or not self._loops_in(place, time):
                 continue
             self.seen.add(vector.tobytes())
-            state = self.known.states.get(int(vector[0]))
-            if state is not None:
-                if state[0] not in self.used:
-                    self.used.append(state[0])
+            known = self._known_in(vector)
+            if known:
+                self.used += [loop for loop in known if loop not in self.used]
                 continue
             why: list[Mismatch] = []
             loop = self._loop(vector, why) or self._loop_of_cell_state(place)
@@ -180,7 +150,12 @@ class _Rolling:
                 if not inside and (why or isinstance(place, Moment)):
                     inside = True
                     self.reasons.append(_refusal(place, why))
-                waiting += [(*source, inside) for source in _made_of(place, time)]
+                waiting += [(*source, inside) for source in made_of(place, time)]
+
+    def _known_in(self, vector: Vector) -> list[_Loop]:
+        """The loops whose states are among a vector's elements."""
+        found = (self.known.states.get(number) for number in vector.tolist())
+        return list(dict.fromkeys(state[0] for state in found if state is not None))
 
     def _loops_in(self, place: Place, time: int) -> bool:
         """Whether a place has values of loops in it."""
@@ -190,8 +165,8 @@ class _Rolling:
         while waiting:
             one = waiting.pop()
             if one in self.known.firsts:
-                return int(self.formulas.numbers(one, time)[0]) in self.known.states
-            for source, _ in _made_of(one, time):
+                return bool(self._known_in(self.formulas.numbers(one, time)))
+            for source, _ in made_of(one, time):
                 if source not in seen:
                     seen.add(source)
                     waiting.append(source)
@@ -223,7 +198,7 @@ class _Rolling:
     def _loop_of_cell_state(self, place: Place) -> _Loop | None:
         """The loop of an LSTM whose c a place is: that of the h which is made of it."""
         number = int(self.formulas.numbers(place)[0])
-        for later in self.trace.places:
+        for later in self.trace.places if isinstance(place, Moment) else ():
             if not isinstance(later, Moment) or later.operation != "mul":
                 continue
             for argument in later.arguments:
@@ -287,7 +262,7 @@ class _Rolling:
             one = waiting.pop()
             if one in stems:
                 return True
-            for source in _made_of(*one):
+            for source in made_of(*one):
                 if source not in seen and (source[0].momentary or source in stems):
                     seen.add(source)
                     waiting.append(source)
@@ -359,6 +334,11 @@ class _Rolling:
 
     def _rebuilt(self, place: Place, time: int) -> Vector:
         """A place's values at one step, made anew of what its sources are exchanged for."""
+        if (place, time) not in self.made:
+            self.made[place, time] = self._made_anew(place, time)
+        return self.made[place, time]
+
+    def _made_anew(self, place: Place, time: int) -> Vector:
         from fastlstm.readers import arithmetic
 
         def of(source: Place, at: int, columns: Any = None) -> Elements:
@@ -383,13 +363,14 @@ class _Rolling:
                 parts = [of(a.place, a.time, a.columns).numbers for a in arguments]
                 made = Elements(self.trace, np.concatenate(parts, axis=-1))
             case Moment(operation="add" | "sub" as operation, arguments=(a, b)):
-                one, other = (of(side.place, side.time, side.columns) for side in (a, b))
-                if not any(self.formulas.momentary(side.numbers[0]) for side in (one, other)):
+                sides = [of(side.place, side.time, side.columns) for side in (a, b)]
+                if not any(self.formulas.momentary(side.numbers[0]) for side in sides):
                     combine = arithmetic.add if operation == "add" else arithmetic.subtract
-                    made = combine(one, other, place.origin)
+                    made = combine(sides[0], sides[1], place.origin)
         if made is None or self.formulas.momentary(made.numbers[0]):
             raise ReaderError(f"{place.origin}: {self._reason(place)}")
-        return made.numbers[0]
+        vector: Vector = made.numbers[0]
+        return vector
 
     def _reason(self, place: Place) -> str:
         return self.reasons[0] if self.reasons else _refusal(place, [])
@@ -407,19 +388,3 @@ def _refusal(place: Place, why: list[Mismatch]) -> str:
         "c = f * c + i * g; GRU, h = (1 - z) * n + z * h; RNN, h = tanh or relu of W x + U h + b; "
         f"each with sigmoid gates and tanh{nearest}"
     )
-
-
-def _made_of(place: Place, time: int) -> list[tuple[Place, int]]:
-    """The places, and their steps, that a place's values at one step are made of."""
-    match place:
-        case Moment(arguments=arguments):
-            return [(argument.place, argument.time) for argument in arguments]
-        case Layered() if place.recurrent:
-            return []
-        case Layered(parent=parent) | Activated(parent=parent) | Selected(parent=parent):
-            return [(parent, time)]
-        case Sum(base=base, other=other):
-            return [(base, time), (other, time)]
-        case Joined(parts=parts):
-            return [(part, time) for part in dict.fromkeys(part for part, _ in parts)]
-    return []

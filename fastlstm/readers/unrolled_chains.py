@@ -131,7 +131,8 @@ def _before(formulas: Formulas, step: Step, last: Step, top: _Weights) -> tuple[
         )
     reason = None
     for found in steps(formulas, step.h_before, last.kind):
-        if step.c_before is not None and not np.array_equal(found.c, step.c_before):
+        before = step.c_before
+        if before is not None and (found.c is None or not np.array_equal(found.c, before)):
             reason = reason or "the c that it takes is not the one that belongs to its h"
             continue
         try:
@@ -354,13 +355,14 @@ def _check_first(
         if gate == "n" and layer.options.get("reset") == "before" and not known:
             w_hh = np.zeros_like(w_hh)  # it stands in the formula as a product of its own
         peephole = np.zeros(size)
-        if top.peephole[k] is not None and gate != "o" and first.c_before is None:
-            peephole = top.peephole[k] * starts["c"].astype(np.float64)
+        seen = top.peephole[k]
+        if seen is not None and gate != "o" and first.c_before is None:
+            peephole = seen * starts["c"].astype(np.float64)
         added = peephole if known else w_hh @ h + peephole
         scale = np.abs(peephole) if known else np.abs(w_hh) @ np.abs(h) + np.abs(peephole)
         if apart and "r" not in first.sums:
             # All that r multiplies is zero.
-            groups = [("ih", "")]
+            groups: list[tuple[str, ...]] = [("ih", "")]
             if (added + _total(there["hh"], size)).any():
                 raise _begins(first, gate)
         else:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from fastlstm.readers.places import Place
 
+# Far more than a gate of any cell adds; sums of sums of the same values would grow without end.
+MOST_TERMS = 200
+
 Vector: TypeAlias = NDArray[np.int64]
 
 
@@ -188,7 +191,11 @@ class Formulas:
         """
         found = Combination()
         waiting = [(np.ones(len(vector), np.float32), vector)]
+        taken = 0
         while waiting:
+            taken += 1
+            if taken > MOST_TERMS:
+                raise Mismatch(f"it adds more than {MOST_TERMS} values")
             factor, one = waiting.pop(0)
             one = self.bare(one)
             if not factor.any():
