@@ -225,8 +225,11 @@ def array(tensor: onnx.TensorProto, where: str, folder: Path | None = None) -> N
         raise ReaderError(
             f"{where}: expected {wanted}, found {len(getattr(tensor, FIELDS[kind])):,}"
         )
-    found: NDArray[Any] = np.asarray(onnx.numpy_helper.to_array(tensor))
-    return found.reshape(shape)
+    try:
+        found: NDArray[Any] = np.asarray(onnx.numpy_helper.to_array(tensor))
+        return found.reshape(shape)
+    except (OverflowError, ValueError) as error:  # more axes than NumPy has, or values than a type
+        raise ReaderError(f"{where}: its values cannot be read: {error}") from None
 
 
 def _external(tensor: onnx.TensorProto, where: str, folder: Path | None) -> bytes:

@@ -105,7 +105,7 @@ def layouts(opened: Opened, found: list[Entry], size: int = 0) -> Iterator[Layou
             "expected an input of float32 with one to three axes, the series, found "
             f"{inputs or 'no input'}"
         )
-    any_yet = False
+    any_yet = too_long = False
     for x in series:
         for axes in AXES[len(x.shape)]:
             sizes = dict(zip(("batch", "time"), SIZES[size], strict=True))
@@ -119,14 +119,16 @@ def layouts(opened: Opened, found: list[Entry], size: int = 0) -> Iterator[Layou
                     real[axis] = _values(opened)
                 else:
                     dynamic = True
-            if real["time"] > MOST_STEPS:
-                raise ReaderError(
-                    f"input {x.name!r}: expected at most {MOST_STEPS:,} steps, found "
-                    f"{real['time']:,}; export it with a dynamic size"
-                )
-            if real["values"]:
+            if max(real["time"], real["batch"]) > MOST_STEPS:
+                too_long = True
+            elif real["values"]:
                 any_yet = True
                 yield Layout(x, axes, real["batch"], real["time"], real["values"], dynamic)
+    if too_long and not any_yet:
+        raise ReaderError(
+            f"input {series[0].name!r}: expected at most {MOST_STEPS:,} steps or sequences, "
+            f"found {series[0].shape}; export it with a dynamic size"
+        )
     if not any_yet:
         raise ReaderError(
             f"input {series[0].name!r}: expected the number of values in one step as one of its "

@@ -183,11 +183,8 @@ def _matmul(node: Node) -> list[Value]:
     if isinstance(a, Elements) and isinstance(b, Elements):
         raise node.refuse("it multiplies two values of the network, which no layer of a Model does")
     if isinstance(a, Elements):
-        weight = node.weights(1)
-        assert weight is not None
-        return [_weighted(node, a, weight)]
-    value, left = node.traced(1), node.weights(0)
-    assert left is not None
+        return [_weighted(node, a, node.single(node.constant(1), "input 1"))]
+    value, left = node.traced(1), node.single(node.constant(0), "input 0")
     if left.ndim != 2 or len(value.shape) < 2:
         raise node.refuse(
             f"expected two axes for its constant and as many for its value, found {left.shape} and "
@@ -253,8 +250,7 @@ def _gemm(node: Node) -> list[Value]:
         if beta != 1:
             c = arithmetic.affine(c, beta, None, node.origin)
         return [arithmetic.add(made, c, node.origin)]
-    shift = node.weights(2)
-    assert shift is not None
+    shift = node.single(node.constant(2), "input 2")
     if np.broadcast_shapes(made.shape, shift.shape) != made.shape:
         raise node.refuse(f"expected a bias that fits {made.shape}, found {shift.shape}")
     return [arithmetic.affine(made, None, _scaled(node, shift, beta), node.origin)]

@@ -52,6 +52,24 @@ def _of_shape(node: Node, inputs: Inputs) -> int:
     return math.prod(shape)
 
 
+def _split(node: Node, inputs: Inputs) -> int:
+    data, axis = _need(node, inputs, 0), node.integer("axis", 0)
+    given = inputs[1] if len(inputs) > 1 else None
+    sizes = node.integers("split") if given is None else _sizes(given)
+    if not -data.ndim <= axis < data.ndim:
+        raise node.refuse(f"expected an axis of shape {data.shape}, found {axis}")
+    if sizes is not None and (
+        min(sizes, default=-1) < 0
+        or sum(sizes) != data.shape[axis]
+        or len(sizes) != len(node.proto.output)
+    ):
+        raise node.refuse(
+            f"expected {len(node.proto.output)} sizes that make up {data.shape[axis]}, found "
+            f"{sizes}"
+        )
+    return data.size
+
+
 def _tiled(node: Node, inputs: Inputs) -> int:
     repeats = _sizes(_need(node, inputs, 1))
     return _need(node, inputs, 0).size * math.prod(abs(k) for k in repeats)
@@ -108,7 +126,7 @@ def _need(node: Node, inputs: Inputs, k: int) -> Constant:
 # What a node makes at most, by its operator. Operators that only move values come first.
 MOVING: dict[str, Callable[[Node, Inputs], int]] = {
     **dict.fromkeys(
-        ("Flatten", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
+        ("Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"),
         _first,
     ),
     "Concat": _all,
@@ -118,6 +136,7 @@ MOVING: dict[str, Callable[[Node, Inputs], int]] = {
     "GatherND": _gathered_nd,
     "Pad": _padded,
     "ReverseSequence": _first,
+    "Split": _split,
     "Tile": _tiled,
 }
 FOLDED: dict[str, Callable[[Node, Inputs], int]] = {
