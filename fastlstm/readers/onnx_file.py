@@ -16,7 +16,16 @@ from fastlstm.readers import chain, onnx_check, onnx_guard, onnx_layouts
 from fastlstm.readers.elements import Elements, WrongLayout
 from fastlstm.readers.onnx_projection import stands_for
 from fastlstm.readers.onnx_tracing import Run, traced
-from fastlstm.readers.places import Carried, Given, Joined, Place, Sum, layer_key
+from fastlstm.readers.places import (
+    Activated,
+    Carried,
+    Given,
+    Joined,
+    Place,
+    Selected,
+    Sum,
+    layer_key,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +33,8 @@ if TYPE_CHECKING:
 
     from fastlstm.readers.onnx_guard import Opened
     from fastlstm.readers.onnx_layouts import Entry, Layout, Result
+
+MOST_IN_MATRICES = 2**28
 
 
 def read(
@@ -120,11 +131,12 @@ def _followed(
             "depend on the input"
         )
     found = onnx_layouts.result(first, wanted[0])
+    on_the_way = _on_the_way(found.place)
+    _check_size(on_the_way)
     layers = chain.layers(found.place)
     if not layers:  # nothing at all: a scaling by 1
         size = found.place.size
         layers = (Affine(np.ones(size, np.float32), np.zeros(size, np.float32)),)
-    on_the_way = _on_the_way(found.place)
     for name, value in zip(wanted[1:], others, strict=True):
         _check_other(name, value, wanted[0], on_the_way)
     return found, layers, run
@@ -169,6 +181,20 @@ def _on_the_way(place: Place) -> set[Place]:
         elif (parent := getattr(place, "parent", None)) is not None:
             rest.append(parent)
     return found
+
+
+def _check_size(places: set[Place]) -> None:
+    """Refuse what a chain would need more memory for than any real network takes."""
+    total = 0
+    for place in places:
+        if isinstance(place, Activated | Selected | Joined):
+            # As a Dense layer of its own it is a whole matrix.
+            total += place.size * getattr(place, "parent", place).size
+    if total > MOST_IN_MATRICES:
+        raise ReaderError(
+            f"expected a network of real size, found one that needs matrices of {total:,} values "
+            "for its activations and selections"
+        )
 
 
 def _check_other(name: str, value: Any, first: str, on_the_way: set[Place]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Constant: TypeAlias = NDArray[Any]
 # States that begin at constants are small; each row of them is a place of its own.
-MOST_BESIDE = 1_000_000
+MOST_BESIDE = 200_000
 
 
 @dataclass(frozen=True, eq=False)

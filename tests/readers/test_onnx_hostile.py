@@ -168,7 +168,8 @@ def test_doubling_until_memory_ends():
     ("shape", "message"),
     [
         ((2**40, "time", 3), "real tensor"),
-        (("batch", 2**20, 3), "steps"),
+        (("batch", 2**20, 3), "real size"),
+        ((2**20, "time", 3), "steps"),
         (("batch", "time", 2**30), "real"),
         ((10**4, 10**4, 30), "real series"),
         ((0, "time", 3), "real tensor"),
