@@ -263,7 +263,8 @@ def _external(tensor: onnx.TensorProto, where: str, folder: Path | None) -> byte
             )
         with path.open("rb") as file:
             file.seek(offset)
-            return file.read(length)
+            data: bytes = file.read(length)
+            return data
     except (OSError, ValueError) as error:  # ValueError: no number, or a null byte in the path
         if isinstance(error, ReaderError):
             raise

@@ -68,8 +68,8 @@ def batch_normalization(node: Node) -> list[Value]:
     shift = bias - mean * scale
     around = (size, *(1,) * (len(value.shape) - 2))
     node.rounded.append(node.origin)
-    factors = (a.astype(np.float32).reshape(around) for a in (scale, shift))
-    return [arithmetic.affine(value, *factors, node.origin)]
+    factor, offset = (a.astype(np.float32).reshape(around) for a in (scale, shift))
+    return [arithmetic.affine(value, factor, offset, node.origin)]
 
 
 def reduce_mean(node: Node) -> list[Value]:

@@ -49,11 +49,12 @@ def projected(value: Elements, weight: Array, origin: str) -> Elements | None:
         where.column, np.broadcast_to(expected, shape)
     ):
         return None
-    unfolded = [_unfolded(half, matrix.T) for half, matrix in zip(halves, matrices, strict=True)]
-    if any(half is None for half in unfolded):
+    found = [_unfolded(half, matrix.T) for half, matrix in zip(halves, matrices, strict=True)]
+    unfolded = [half for half in found if half is not None]
+    if len(unfolded) < len(halves):
         return None
-    layer = unfolded[0] if len(unfolded) == 1 else Bidirectional(*unfolded)  # type: ignore[arg-type]
-    made = trace.layered(place.parent, layer, place.origin)
+    whole = unfolded[0] if len(unfolded) == 1 else Bidirectional(*unfolded)
+    made = trace.layered(place.parent, whole, place.origin)
     stands_for(trace)[place] = made
     columns = np.arange(len(halves) * size).reshape(len(halves), 1, size)
     expected = columns if weight.ndim == 3 else columns[0, 0]

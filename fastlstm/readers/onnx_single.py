@@ -87,7 +87,7 @@ def _gathered(node: Node, inputs: Inputs) -> int:
     axis = node.integer("axis", 0)
     if not -data.ndim <= axis < data.ndim or not data.shape[axis]:
         raise node.refuse(f"expected an axis of shape {data.shape}, found {axis}")
-    return data.size // data.shape[axis] * indices.size
+    return int(data.size // data.shape[axis] * indices.size)
 
 
 def _gathered_nd(node: Node, inputs: Inputs) -> int:
@@ -112,8 +112,18 @@ def _padded(node: Node, inputs: Inputs) -> int:
 
 def _product(node: Node, inputs: Inputs) -> int:
     a, b = _need(node, inputs, 0), _need(node, inputs, 1)
-    # The work counts as well: two large matrices make a small one slowly.
-    return max(1, a.size) * max(1, b.size) // max(1, min(a.shape[-1:] or (1,)))
+    summed = (
+        0 if node.integer("transA", 0) else max(a.ndim - 1, 0),
+        1 if node.integer("transB", 0) else max(b.ndim - 2, 0),
+    )
+    rows, columns = (
+        math.prod(size for axis, size in enumerate(value.shape) if axis != k)
+        for value, k in zip((a, b), summed, strict=True)
+    )
+    # Two long matrices make a small one slowly.
+    if rows * columns * max((*a.shape, 1)) > MOST_WORK:
+        raise node.refuse(f"expected weights of real size, found {a.shape} and {b.shape}")
+    return int(rows * columns)
 
 
 def _need(node: Node, inputs: Inputs, k: int) -> Constant:
@@ -122,6 +132,9 @@ def _need(node: Node, inputs: Inputs, k: int) -> Constant:
         raise node.refuse(f"expected an input {k}, found none")
     return value
 
+
+# A second's work.
+MOST_WORK = 2**36
 
 # What a node makes at most, by its operator. Operators that only move values come first.
 MOVING: dict[str, Callable[[Node, Inputs], int]] = {
