@@ -228,3 +228,33 @@ def test_a_state_that_is_fed_twice():
     new = times(trace.activate(o, "sigmoid", "o"), trace.activate(new_c, "tanh", "tanh"))
     with pytest.raises(ReaderError, match="it takes more than one given state"):
         rolled(new, "h")
+
+
+def test_sums_of_sums_without_end():
+    """Each doubles the one before: 2 ** 60 terms, if they were written out."""
+    trace = Trace(1, 2)
+    x = trace.input(INPUTS)
+    value = arithmetic.multiply(step(trace, x, 0), step(trace, x, 1), "mul")
+    for _ in range(60):
+        value = arithmetic.add(value, value, "double")
+    for found in (value, trace.activate(value, "tanh", "tanh")):
+        with pytest.raises(ReaderError, match=r"is none of the cells|adds more than 200 values"):
+            rolled(found, "y")
+
+
+def test_a_start_is_one_for_all_sequences():
+    trace = Trace(2, 1)
+    start = np.repeat(floats(1, 1, HIDDEN), 2, axis=1)
+    h = trace.given("h", (1, 2, HIDDEN), start, axis=1)
+    assert np.array_equal(trace.start(h), start)
+    start[0, 1, 0] += 1
+    with pytest.raises(ReaderError, match="begins otherwise in some sequences"):
+        trace.given("k", (1, 2, HIDDEN), start, axis=1)
+
+
+def test_constants_are_exactly_float32():
+    trace = Trace(2, 1)
+    values = floats(2, HIDDEN)
+    assert np.array_equal(trace.start(trace.constant(values, "h0")), values)
+    with pytest.raises(ReaderError, match="exactly float32"):
+        trace.constant(np.full((1, 2), 0.1), "h0")
