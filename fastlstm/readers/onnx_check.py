@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 # The reference and the evaluator agree to 1e-12 in float64; anything structural is far beyond this.
 TOLERANCE = 1e-9
-# Where one constant was rounded to float32 on the way into a layer (1 over a divisor, a folded
-# BatchNormalization) the two differ as two float32 networks do, whose distance is measured.
+# Where a constant was rounded to float32 on the way into a layer (1 over a divisor, a folded
+# BatchNormalization) or into the file (a folded projection) the two differ as two float32 networks
+# do, whose distance is measured.
 FACTOR, FLOOR = 2.0, 1e-6
 # A long chaotic network enlarges float64's roundings as it does float32's, 5e8 times as great.
 CHAOS = 1e-7

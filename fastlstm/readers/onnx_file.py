@@ -54,7 +54,8 @@ def read(
     States that the graph takes as inputs begin where a file of our own says, else at zeros; int32
     lengths are taken as full, because a Model runs each sequence at its own length. A graph that
     gives the last step only is accepted: the Model then gives that output at every step. One that
-    gives nothing but the final states of a layer becomes a Model that ends in that layer.
+    gives nothing but the final hidden states of a layer, in both directions say, becomes a Model
+    that ends in that layer, whose state they are.
 
     `output` names the output to read where the graph has several; without it the first one is, and
     the others must be states or values on the way to it. `metadata` becomes the Model's; without it

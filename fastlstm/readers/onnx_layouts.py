@@ -304,12 +304,16 @@ def _check_steps(trace: Trace, batch: Numbers, time: Numbers, name: str) -> None
 
 
 def _whose(value: Elements) -> Place | None:
-    """The recurrent place whose final states these are, all of them or some."""
+    """The recurrent place whose final hidden states these are, of one direction or both."""
     trace = value.trace
     for place in list(trace.places):
         if not isinstance(place, Layered) or not place.recurrent:
             continue
-        finals = [trace.final(place, k).numbers for k in range(len(place.layer.states))]
+        finals = [
+            trace.final(place, k).numbers
+            for k, state in enumerate(place.layer.states)
+            if state.name.startswith("h")
+        ]
         if np.isin(value.numbers, np.concatenate([f.ravel() for f in finals])).all():
             return place
     return None

@@ -62,7 +62,7 @@ class Node:
     version: int
     room: Room
     attributes: dict[str, onnx.AttributeProto] = field(default_factory=dict)
-    # What was rounded once to be held in float32: a scale that is 1 over a constant.
+    # Where a value was rounded once to be held in float32: a scale that is 1 over a constant.
     rounded: list[str] = field(default_factory=list)
 
     @property

@@ -11,7 +11,7 @@ from fastlstm.readers import arithmetic, onnx_norms, onnx_single
 from fastlstm.readers.elements import Elements
 from fastlstm.readers.onnx_node import Statistic
 from fastlstm.readers.onnx_projection import projected
-from fastlstm.readers.onnx_recurrent import recurrent
+from fastlstm.readers.onnx_recurrent import paired, recurrent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,10 @@ def _moved(node: Node) -> list[Value]:
             inputs.append(node.optional(k))
     if node.kind == "Pad":
         inputs[2:3] = [_filling(node)]
-    return [Elements(node.trace, made) for made in onnx_single.run(node, inputs)]
+    found = [Elements(node.trace, made) for made in onnx_single.run(node, inputs)]
+    if node.kind == "Concat":
+        return [paired(value, node.origin) for value in found]
+    return list(found)
 
 
 def _filling(node: Node) -> Constant:
@@ -206,6 +209,7 @@ def _weighted(node: Node, value: Elements, weight: Any) -> Elements:
         weight = weight[0]
     node.make(*value.shape[:-1], weight.shape[-1])
     if (folded := projected(value, weight, node.origin)) is not None:
+        node.rounded.append(node.origin)  # R holds the product of two matrices, rounded
         return folded
     if weight.ndim == 2:
         return value.trace.apply(value, Dense(weight.T.copy()), node.origin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from fastlstm.model import GRU, LSTM, RNN, Bidirectional
 from fastlstm.readers import loops
 from fastlstm.readers.elements import Elements
+from fastlstm.readers.onnx_projection import stands_for
+from fastlstm.readers.places import Layered
 
 if TYPE_CHECKING:
     from fastlstm.model import Array
@@ -36,26 +39,30 @@ def recurrent(node: Node) -> list[Value]:
         raise node.refuse(f"expected three axes of X, found shape {x.shape}")
     if batch_first:
         x = x.moved(lambda a: a.swapaxes(0, 1))
+    # A sequence turned round and then run forward is one that is run backward.
+    turned = direction != "bidirectional" and _turned(x)
+    if turned:
+        x = x.moved(lambda a: a[::-1])
     halves = _halves(node, x, 2 if direction == "bidirectional" else 1, bool(batch_first))
+    backward = (direction == "reverse") != turned
     if direction == "bidirectional":
         layer: Any = Bidirectional(*halves)
-    elif direction == "reverse":
+    elif backward:
         # The other half is a network of zeros, whose output is exactly 0 and taken by nobody.
         layer = Bidirectional(_silent(halves[0]), halves[0])
     else:
         layer = halves[0]
     node.make(*x.shape[:2], layer.output_size)
     place = x.trace.recurrent(x, layer, node.origin)
-    hidden = halves[0].hidden_size
-    y = x.trace.outputs(place).moved(lambda a: a.reshape(*a.shape[:2], -1, hidden))
+    y = x.trace.outputs(place).moved(lambda a: a.reshape(*a.shape[:2], -1, halves[0].hidden_size))
     y = y.moved(lambda a: a.transpose(0, 2, 1, 3))
+    results = [y.moved(lambda a: a[::-1]) if turned else y]
     names = [state.name for state in layer.states]
-    results = [y]
     for name in LAYERS[node.kind].state_names:
         wanted = [name, f"{name}_reverse"]
         finals = [x.trace.final(place, names.index(n)).numbers for n in wanted if n in names]
         results.append(Elements(x.trace, np.stack(finals)))
-    if direction == "reverse":
+    if direction != "bidirectional" and backward:
         results = [
             results[0].moved(lambda a: a[:, 1:]),
             *(final.moved(lambda a: a[1:]) for final in results[1:]),
@@ -66,6 +73,45 @@ def recurrent(node: Node) -> list[Value]:
             *(final.moved(lambda a: a.swapaxes(0, 1)) for final in results[1:]),
         ]
     return list(results)
+
+
+def _turned(x: Elements) -> bool:
+    """Whether the steps of x (time, batch, inputs) come last first."""
+    trace = x.trace
+    if trace.time == 1 or x.shape[0] != trace.time:
+        return False
+    time = trace.where(x.numbers).time
+    return bool((time == np.arange(trace.time)[::-1, None, None]).all())
+
+
+def paired(value: Elements, origin: str) -> Elements:
+    """`value` with a layer forward and one backward over one sequence exchanged for one of both."""
+    trace = value.trace
+    where = trace.where(value.numbers)
+    places = [trace.places[k] for k in np.unique(where.place)]
+    found = [p for p in places if isinstance(p, Layered) and p.recurrent]
+    for forward, backward in itertools.permutations(found, 2):
+        one, other = forward.layer, backward.layer
+        if not isinstance(other, Bidirectional) or any(
+            array.any() for array in other.forward.arrays.values()
+        ):
+            continue
+        if forward.parent is not backward.parent or repr(one) != repr(other.backward):
+            continue
+        if not isinstance(one, LSTM | GRU | RNN) or one.hidden_size != other.hidden_size:
+            continue
+        both = trace.layered(forward.parent, Bidirectional(one, other.backward), origin)
+        numbers = value.numbers.copy()
+        for place in (forward, backward):
+            # The backward half has its columns in the second half already.
+            here = where.place == trace.places.index(place)
+            numbers[here] = trace.numbers(
+                both, where.batch[here], where.time[here], where.column[here]
+            )
+            stands_for(trace)[place] = both
+        if (where.column[where.place == trace.places.index(backward)] >= one.output_size).all():
+            return Elements(trace, numbers)
+    return value
 
 
 def _halves(node: Node, x: Elements, count: int, batch_first: bool) -> list[Any]:

@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 import onnx_graphs as graphs  # noqa: E402  after the skip
-from onnx.helper import make_node  # noqa: E402
+from onnx.helper import make_node as node  # noqa: E402
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 DIRECTIONS = ("forward", "reverse", "bidirectional")
@@ -55,10 +55,10 @@ def recurrent(
     if peephole:
         ins += ["p"]
     nodes = [
-        make_node("Transpose", ["x"], ["xt"], perm=[1, 0, 2]),
-        make_node(kind, ins, ["ys"], "cell", hidden_size=hidden, direction=direction, **attributes),
-        make_node("Transpose", ["ys"], ["yt"], perm=[2, 0, 1, 3]),
-        make_node("Reshape", ["yt", "out"], ["y"]),
+        node("Transpose", ["x"], ["xt"], perm=[1, 0, 2]),
+        node(kind, ins, ["ys"], "cell", hidden_size=hidden, direction=direction, **attributes),
+        node("Transpose", ["ys"], ["yt"], perm=[2, 0, 1, 3]),
+        node("Reshape", ["yt", "out"], ["y"]),
     ]
     return graphs.graph(nodes, constants, inputs)
 
@@ -153,10 +153,10 @@ def test_batch_first_layout_is_the_other_one_transposed(kind, direction):
     plain = recurrent(kind, direction=direction)
     other = onnx.ModelProto()
     other.CopyFrom(plain)
-    before, node, after, _ = other.graph.node
-    node.attribute.append(onnx.helper.make_attribute("layout", 1))
-    before.CopyFrom(make_node("Identity", ["x"], ["xt"]))
-    after.CopyFrom(make_node("Identity", ["ys"], ["yt"]))
+    before, cell, after, _ = other.graph.node
+    cell.attribute.append(onnx.helper.make_attribute("layout", 1))
+    before.CopyFrom(node("Identity", ["x"], ["xt"]))
+    after.CopyFrom(node("Identity", ["ys"], ["yt"]))
     model = from_onnx(other.SerializeToString())
     graphs.agrees(model, plain)
 
@@ -215,9 +215,66 @@ def test_states_that_differ_in_a_batch_are_refused():
 
 def test_a_state_that_is_computed_is_refused():
     proto = recurrent("GRU", given=True)
-    node = make_node("ReduceSum", ["x", "axis"], ["h0"], "context")
-    proto.graph.node.insert(0, node)
+    proto.graph.node.insert(0, node("ReduceSum", ["x", "axis"], ["h0"], "context"))
     proto.graph.initializer.append(graphs.constant("axis", np.array([1])))
     del proto.graph.input[1:]
     with pytest.raises(ReaderError, match="ReduceSum node 'context'"):
+        from_onnx(proto.SerializeToString())
+
+
+def split_directions(kind, turn):
+    """Forward and backward as two nodes side by side, the second by its direction or by turning."""
+    nodes = [node("Transpose", ["x"], ["t"], perm=[1, 0, 2])]
+    constants = {"one": np.array([1])}
+    if turn:
+        constants |= {
+            "zero": np.array([0]),
+            "end": np.array([-1]),
+            "far": np.array([-(2**31)]),
+        }
+    halves = []
+    for k in range(2):
+        w, r = f"w{k}", f"r{k}"
+        constants[w] = graphs.uniform(1, GATES[kind] * 4, 3, seed=k)
+        constants[r] = graphs.uniform(1, GATES[kind] * 4, 4, seed=k)
+        back = k == 1
+        source, made = "t", f"Y{k}"
+        if back and turn:
+            nodes += [node("Slice", ["t", "end", "far", "zero", "end"], ["turned"])]
+            source, made = "turned", "Y_turned"
+        direction = "reverse" if back and not turn else "forward"
+        nodes += [node(kind, [source, w, r], [made], hidden_size=4, direction=direction)]
+        if back and turn:
+            nodes += [node("Slice", [made, "end", "far", "zero", "end"], [f"Y{k}"])]
+        nodes += [node("Squeeze", [f"Y{k}", "one"], [f"h{k}"])]
+        halves.append(f"h{k}")
+    nodes += [
+        node("Concat", halves, ["both"], axis=2),
+        node("Transpose", ["both"], ["y"], perm=[1, 0, 2]),
+    ]
+    return graphs.graph(nodes, constants)
+
+
+@pytest.mark.parametrize("turn", [False, True], ids=["by direction", "by turning"])
+@pytest.mark.parametrize("kind", GATES)
+def test_two_directions_as_two_nodes_are_one_layer(kind, turn):
+    model = assert_read(split_directions(kind, turn))
+    (layer,) = model.layers
+    assert layer.kind == "Bidirectional"
+    assert layer.forward.weight_ih_l0.any()
+    assert layer.backward.weight_ih_l0.any()
+
+
+def test_a_layer_over_the_turned_sequence_alone():
+    proto = split_directions("GRU", turn=True)
+    proto.graph.node[-1].input[0] = "h1"
+    model = assert_read(proto)
+    assert [layer.kind for layer in model.layers] == ["Bidirectional", "Dense"]
+
+
+def test_a_cell_state_as_the_result_is_refused():
+    proto = recurrent("LSTM")
+    proto.graph.node[1].output.extend(["", "cell state"])
+    proto.graph.output[0].name = "cell state"
+    with pytest.raises(ReaderError, match="the state c is used as an output"):
         from_onnx(proto.SerializeToString())
