@@ -175,14 +175,24 @@ def _shortcut(place: Place, start: Place, links: list[_Link]) -> _Shortcut | Non
         return _Shortcut(found.source, found.matrix[rows], bias)
     if not isinstance(place, Layered):
         return None
-    source, layer = place.parent, place.layer
-    if source is not start and all(link.place is not source for link in links):
+    layer = place.layer
+    reached = [start, *(link.place for link in links)]
+    source, columns = place.parent, tuple(range(place.parent.size))
+    if source not in reached:
+        # A half of a Bidirectional, say: the zeros for the rest are exact.
+        source, columns = _unselected(source, columns)
+    if source not in reached:
         return None
     if isinstance(layer, Dense) and layer.activation == "linear":
-        return _Shortcut(source, layer.weight, layer.bias)
-    if isinstance(layer, Affine):
-        return _Shortcut(source, np.diag(layer.scale), layer.shift)
-    return None
+        matrix, bias = layer.weight, layer.bias
+    elif isinstance(layer, Affine):
+        matrix, bias = np.diag(layer.scale), layer.shift
+    else:
+        return None
+    if source is not place.parent:
+        narrow, matrix = matrix, np.zeros((len(matrix), source.size), np.float32)
+        matrix[:, list(columns)] = narrow
+    return _Shortcut(source, matrix, bias)
 
 
 def _wide(shortcut: _Shortcut, zeros: int = 0) -> _Link:

@@ -213,3 +213,23 @@ class BothWays(nn.Module):
     def forward(self, x):
         backward = self.other(x.flip(1)).flip(1)
         return self.head(torch.cat([self.one(x), backward], -1))
+
+
+class HeadsApart(nn.Module):
+    """Two loops, one over the steps as they come, one backward, with a head of its own in each."""
+
+    def __init__(self, forward, backward):
+        super().__init__()
+        self.cells = nn.ModuleList([forward, backward])
+        self.heads = nn.ModuleList(nn.Linear(HIDDEN, 2) for _ in range(2))
+
+    def run(self, x, k):
+        """One direction, head and all."""
+        states, outputs = [x.new_zeros(len(x), HIDDEN)] * self.cells[k].count, []
+        for t in range(x.shape[1]):
+            states = self.cells[k].step(x[:, t], *states)
+            outputs.append(self.heads[k](states[0]))
+        return torch.stack(outputs, 1)
+
+    def forward(self, x):
+        return torch.cat([self.run(x, 0), self.run(x.flip(1), 1).flip(1)], -1)

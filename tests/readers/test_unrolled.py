@@ -198,6 +198,15 @@ def test_two_loops_in_opposite_directions(cell):
             equal(found.arrays[name], array)
 
 
+def test_two_directions_with_a_head_each():
+    module = by_hand.HeadsApart(by_hand.TwoLinears(), by_hand.TwoLinears())
+    model, _ = read(module)
+    kinds = [type(layer) for layer in model.layers]
+    assert kinds[0] is Bidirectional
+    assert set(kinds[1:]) == {Dense, Residual}
+    assert_reads(module, kinds)
+
+
 @pytest.mark.parametrize(
     ("kind", "num_layers", "bias"),
     [("RNN", 2, True), ("RNN", 1, False), ("GRU", 1, True), ("LSTM", 1, True), ("LSTM", 2, False)],
