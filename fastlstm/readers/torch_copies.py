@@ -96,33 +96,6 @@ def double(module: nn.Module) -> nn.Module:
     return twin
 
 
-def folded_double(module: nn.Module) -> nn.Module:
-    """A copy in float64, its BatchNorms already rounded as the Model holds them."""
-    import torch
-
-    twin = double(module)
-    originals = dict(module.named_modules())
-    for name, part in twin.named_modules():
-        original = originals[name]
-        if not isinstance(part, torch.nn.BatchNorm1d) or part.running_var is None:
-            continue
-        weight, bias, mean, variance = (
-            None if tensor is None else np.asarray(tensor.detach().float().numpy())
-            for tensor in (
-                original.weight, original.bias, original.running_mean, original.running_var
-            )
-        )  # fmt: skip
-        assert mean is not None
-        assert variance is not None
-        scale, shift = torch_layers.folded(weight, bias, mean, variance, part.eps)
-        assert part.running_mean is not None
-        part.running_mean.zero_()
-        part.running_var.fill_(1 - part.eps)
-        part.weight = torch.nn.Parameter(torch.from_numpy(scale).double())
-        part.bias = torch.nn.Parameter(torch.from_numpy(shift).double())
-    return twin
-
-
 def full_name(root: nn.Module, name: str) -> str:
     """A submodule's dotted name and class; the root has only its class."""
     kind = type(root.get_submodule(name)).__name__
@@ -247,7 +220,29 @@ def _rounded(func: Any, args: Any, kwargs: Any, is_traced: Any) -> Any:
         divisor = torch.as_tensor(single(args[1]), dtype=torch.float64)
         factor = (1 / divisor).float().double()
         return args[0].mul_(factor) if full.endswith("_") else args[0] * factor
+    if "batch_norm" in name and not is_traced(args[1:]):
+        return _normed(name, func, args, kwargs)
     if name == "mean":
         total = torch.ops.aten.sum.dim_IntList(args[0], *args[1:], **kwargs)
         return total * float(np.float32(total.numel() / args[0].numel()))
     return func(*args, **kwargs)
+
+
+def _normed(name: str, func: Any, args: Any, kwargs: Any) -> Any:
+    """A BatchNorm in eval mode as the Model holds it: scale and shift, each rounded once."""
+    import torch
+
+    # The training flag stands before momentum and eps, except where the name says it.
+    training = args[5] if len(args) == 8 else "no_training" not in name
+    if training or args[3] is None:
+        return func(*args, **kwargs)
+    weight, bias, mean, variance = (
+        None if tensor is None else np.asarray(tensor.float().numpy()) for tensor in args[1:5]
+    )
+    assert mean is not None
+    assert variance is not None
+    eps = args[-1]
+    factors = torch_layers.folded(weight, bias, mean, variance, eps)
+    around = (-1, *(1,) * (args[0].ndim - 2))
+    scale, shift = (torch.from_numpy(factor).double().reshape(around) for factor in factors)
+    return args[0] * scale + shift, torch.empty(0), torch.empty(0)

@@ -56,27 +56,52 @@ def _sequence(kind: str) -> Callable[..., Any]:
             value = value.moved(lambda n: n.swapaxes(0, 1))
         directions = 2 if bidirectional else 1
         groups = _groups(call, weights, bool(has_biases), num_layers * directions)
-        finals: list[list[Elements]] = [[] for _ in states]
-        for k in range(num_layers):
-            halves = []
-            for d in range(directions):
-                n = k * directions + d
-                own = [None if s is None else _part(s, n) for s in given]
-                layer = make(**groups[n], **options)
-                names = (state.name for state in layer.states)
-                halves.append(loops.initial(layer, dict(zip(names, own, strict=True)), call.origin))
-            layer = Bidirectional(*halves) if bidirectional else halves[0]
-            place = value.trace.recurrent(value, layer, call.origin)
-            value = value.trace.outputs(place)
-            for d in range(directions):
-                for s in range(len(states)):
-                    finals[s].append(value.trace.final(place, d * len(states) + s))
+        layers = [make(**group, **options) for group in groups]
+        if len(value.shape) == 3 and value.shape[0] == 1 < value.trace.time and directions == 1:
+            value, finals = _step(call, value, layers, given)
+        else:
+            value, finals = _whole(call, value, layers, given, directions)
         if batch_first:
             value = value.moved(lambda n: n.swapaxes(0, 1))
         ends = [Elements(value.trace, np.stack([end.numbers for end in ends])) for ends in finals]
         return tuple(call.program.values(e) for e in (value, *ends))
 
     return run
+
+
+def _whole(
+    call: Call, value: Elements, layers: list[Any], given: list[Any], directions: int
+) -> tuple[Elements, list[list[Elements]]]:
+    """All layers over a whole sequence: the output, and the last of each state by layer."""
+    finals: list[list[Elements]] = [[] for _ in given]
+    for first in range(0, len(layers), directions):
+        halves = []
+        for n in range(first, first + directions):
+            names = (state.name for state in layers[n].states)
+            own = dict(zip(names, (_part(state, n) for state in given), strict=True))
+            halves.append(loops.initial(layers[n], own, call.origin))
+        layer = Bidirectional(*halves) if directions == 2 else halves[0]
+        place = value.trace.recurrent(value, layer, call.origin)
+        value = value.trace.outputs(place)
+        for d in range(directions):
+            for s, ends in enumerate(finals):
+                ends.append(value.trace.final(place, d * len(given) + s))
+    return value, finals
+
+
+def _step(
+    call: Call, value: Elements, layers: list[Any], given: list[Any]
+) -> tuple[Elements, list[list[Elements]]]:
+    """All layers over a single step of a loop that hands their states on."""
+    finals: list[list[Elements]] = [[] for _ in given]
+    sample = value.moved(lambda n: n[0])
+    for n, layer in enumerate(layers):
+        states = [_part(state, n) for state in given]
+        made = loops.call(value.trace, sample, states, layer, call.origin)
+        for ends, state in zip(finals, made, strict=True):
+            ends.append(state)
+        sample = made[0]
+    return sample.moved(lambda n: n[None]), finals
 
 
 def _groups(call: Call, weights: Any, has_biases: bool, count: int) -> list[dict[str, Array]]:

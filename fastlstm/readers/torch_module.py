@@ -175,6 +175,7 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
             if not fitting and not way.scalar and not found:
                 fitting = [size for size in small if runs(way, size)]
             if len(fitting) > 1:
+                _check_indices(module)
                 raise ReaderError(
                     f"{type(module).__name__}: expected weights that say how many values a sample "
                     f"has, found that it runs with {', '.join(map(str, fitting))}; say input_size"
@@ -186,6 +187,7 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
                 yield way, Trace(1 if way.alone else batch, time), size
     if found:
         return
+    _check_indices(module)
     for name, part in module.named_modules():
         if isinstance(part, torch.nn.LayerNorm) and len(part.normalized_shape) > 1:
             title = torch_copies.full_name(module, name)
@@ -196,3 +198,16 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
         "or (batch, inputs) for one step; it could not be run on an input of shape "
         f"{failures[0]}"
     )
+
+
+def _check_indices(module: nn.Module) -> None:
+    """Raise ReaderError for a module that looks its input up in a table."""
+    from torch import nn
+
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            raise ReaderError(
+                f"{torch_copies.full_name(module, name)}: expected a module that takes real "
+                "values, found one that looks indices up in a table, for which a Model has no "
+                "layer; give the part of it that comes after the table"
+            )

@@ -38,7 +38,7 @@ def run(call: Call, name: str, args: Any, kwargs: Any) -> Any:
 
 def idle(name: str, args: Any) -> bool:
     """Whether an operator that could draw at random does not: dropout in eval mode."""
-    if name in torch_layers.RECURRENT:
+    if name in torch_layers.RECURRENT or "attention" in name:
         return True
     return "dropout" in name and len(args) > 2 and args[2] is False
 

@@ -17,6 +17,7 @@ from fastlstm.errors import ModelError, ReaderError
 from fastlstm.model import Dense
 from fastlstm.readers import torch_copies, torch_layers, torch_moves, torch_operators
 from fastlstm.readers.elements import Elements, Trace
+from fastlstm.readers.places import Carried, Layered
 from fastlstm.readers.torch_moves import Call, UnknownOperator, Values
 
 if TYPE_CHECKING:
@@ -101,6 +102,18 @@ class Program:
 
         return Values(torch.from_numpy(np.array(elements.numbers, np.int64)))
 
+    def is_state(self, values: Values) -> bool:
+        """Whether values are those of recurrent layers, or constants: no output of their own."""
+        codes = values.codes.numpy()
+        found = self.trace.where(codes[codes >= 0])
+        places = [self.trace.places[k] for k in np.unique(found.place)]
+        return all(
+            isinstance(place, Carried)
+            or place.momentary
+            or (isinstance(place, Layered) and place.recurrent)
+            for place in places
+        )
+
     # The graph
 
     def run(self, graph: Graph, holder: Any, inputs: Iterator[Any]) -> Any:
@@ -145,9 +158,8 @@ class Program:
         name = full.rstrip("_")
         call = Call(self, target, self.origin(node, name))
         try:
-            if torch.Tag.nondeterministic_seeded in target.tags and not torch_operators.idle(
-                name, args
-            ):
+            random = torch.Tag.nondeterministic_seeded in target.tags
+            if random and not torch_operators.idle(name, args):
                 raise call.refuse("it draws at random in eval mode too, which no Model does")
             if given and (move := torch_moves.handler(name)) is not None:
                 return move(call, args, kwargs)
@@ -222,7 +234,8 @@ def traced(module: nn.Module, way: Way, size: int, trace: Trace) -> tuple[Progra
     program = Program(trace, module)
     x = program.values(trace.input(size))
     inner = exported.graph_module
-    (result,) = program.run(inner.graph, inner, _inputs(program, exported, x))
+    outputs = program.run(inner.graph, inner, _inputs(program, exported, x))
+    result, *rest = outputs
     if not isinstance(result, Values):
         raise ReaderError(
             f"{type(module).__name__}: expected an output of real values, found whole numbers"
@@ -232,6 +245,12 @@ def traced(module: nn.Module, way: Way, size: int, trace: Trace) -> tuple[Progra
             f"{type(module).__name__}: expected an output that depends on the input, found "
             "constants"
         )
+    for other in rest:
+        if isinstance(other, Values) and not program.is_state(other):
+            raise ReaderError(
+                f"{type(module).__name__}: expected y or (y, state) as its result, found several "
+                "outputs; a Model has one: put them side by side with torch.cat, or return one"
+            )
     return program, result
 
 
@@ -280,9 +299,8 @@ def _exported(module: nn.Module, way: Way, x: Tensor) -> Any:
             super().__init__()
             self.module = module
 
-        def forward(self, x: Tensor) -> Tensor:
-            found: Tensor = way.run(self.module, x)
-            return found
+        def forward(self, x: Tensor) -> list[Tensor]:
+            return way.run(self.module, x)
 
     try:
         with _quiet(), torch_copies.widened():

@@ -26,13 +26,15 @@ SMALL_SIZES = range(1, 17)
 class Way:
     """One way of calling: `run(module, x)` gives what the module puts out, x (batch, time, inputs).
 
+    That is a list of tensors: the output first, then what else it returned, such as its state.
+
     `kind`: "sequences", "steps" and so on; `axes`: those of the tensor that the module is given;
     `scalar`: it takes series of single values; `alone`: it takes one sequence at a time.
     """
 
     kind: str
     axes: int
-    run: Callable[[Any, Tensor], Any]
+    run: Callable[[Any, Tensor], list[Tensor]]
     scalar: bool = False
     alone: bool = False
 
@@ -41,18 +43,20 @@ class NoTensor(ReaderError):
     """What forward returned holds no tensor where its output is looked for."""
 
 
-def first_tensor(out: Any) -> Tensor:
-    """The output among what forward returned: y itself, or the first of (y, state)."""
+def tensors(out: Any) -> list[Tensor]:
+    """All tensors that forward returned, the output before the rest: y, or that of (y, state)."""
     import torch
+    from torch.utils import _pytree as pytree
 
-    while isinstance(out, tuple | list) and out:
-        out = out[0]
-    if not isinstance(out, torch.Tensor):
+    first = out
+    while isinstance(first, tuple | list) and first:
+        first = first[0]
+    if not isinstance(first, torch.Tensor):
         raise NoTensor(
             "expected a tensor, or (y, state), as its result, found no tensor but "
-            f"{type(out).__name__}"
+            f"{type(first).__name__}"
         )
-    return out
+    return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
 
 
 def ways(module: nn.Module) -> Iterator[Way]:
@@ -69,6 +73,8 @@ def ways(module: nn.Module) -> Iterator[Way]:
     for layout, rest, hand_on in itertools.product(_LAYOUTS, rests[1:], (_second, _rest, _whole)):
         yield Way("steps", layout.axes, _stepped(layout, rest, hand_on), alone=layout.alone)
     yield Way("samples", 2, _samples)
+    yield Way("samples", 2, _samples, alone=True)
+    yield Way("samples", 1, _vectors, alone=True)
     yield Way("one sequence", 2, _unbatched, alone=True)
     yield Way("series", 2, _scalars, scalar=True)
     yield Way("one series", 1, _series, scalar=True, alone=True)
@@ -108,7 +114,7 @@ def _time_first(x: Tensor) -> Tensor:
 
 
 def _sequence(arrange: Callable[[Tensor], Tensor], rest: Callable[[int], tuple[Any, ...]]) -> Any:
-    return lambda module, x: first_tensor(module(arrange(x), *rest(x.shape[0])))
+    return lambda module, x: tensors(module(arrange(x), *rest(x.shape[0])))
 
 
 class _Layout(NamedTuple):
@@ -136,15 +142,15 @@ def _stepped(
 ) -> Any:
     """Module(x, *state) one step at a time, its new state handed back to it."""
 
-    def run(module: nn.Module, x: Tensor) -> Tensor:
+    def run(module: nn.Module, x: Tensor) -> list[Tensor]:
         import torch
 
         outputs, state = [], rest(x.shape[0])
         for t in range(x.shape[1]):
             out = module(layout.arrange(x[:, t]), *state)
-            outputs.append(first_tensor(out).reshape(x.shape[0], -1))
+            outputs.append(tensors(out)[0].reshape(x.shape[0], -1))
             state = hand_on(out)
-        return torch.stack(outputs, 1)
+        return [torch.stack(outputs, 1)]
 
     return run
 
@@ -169,22 +175,30 @@ def _whole(out: Any) -> tuple[Any, ...]:
     return (out,)
 
 
-def _samples(module: nn.Module, x: Tensor) -> Tensor:
+def _samples(module: nn.Module, x: Tensor) -> list[Tensor]:
     import torch
 
-    return torch.stack([first_tensor(module(x[:, t])) for t in range(x.shape[1])], 1)
+    outputs = [tensors(module(x[:, t])) for t in range(x.shape[1])]
+    return [torch.stack(steps, 1) for steps in zip(*outputs, strict=True)]
 
 
-def _unbatched(module: nn.Module, x: Tensor) -> Tensor:
-    return first_tensor(module(x[0]))
+def _vectors(module: nn.Module, x: Tensor) -> list[Tensor]:
+    import torch
+
+    outputs = [tensors(module(x[0, t])) for t in range(x.shape[1])]
+    return [torch.stack(steps) for steps in zip(*outputs, strict=True)]
 
 
-def _scalars(module: nn.Module, x: Tensor) -> Tensor:
-    return first_tensor(module(x[:, :, 0]))
+def _unbatched(module: nn.Module, x: Tensor) -> list[Tensor]:
+    return tensors(module(x[0]))
 
 
-def _series(module: nn.Module, x: Tensor) -> Tensor:
-    return first_tensor(module(x[0, :, 0]))
+def _scalars(module: nn.Module, x: Tensor) -> list[Tensor]:
+    return tensors(module(x[:, :, 0]))
+
+
+def _series(module: nn.Module, x: Tensor) -> list[Tensor]:
+    return tensors(module(x[0, :, 0]))
 
 
 def _states(module: nn.Module) -> Iterator[Callable[[int], tuple[Any, ...]]]:
