@@ -64,7 +64,7 @@ def _check_state(module: nn.Module, model: Model, way: Way, arrangement: Arrange
     """Raise ReaderError where a module keeps state between calls, and not as a stream does."""
     from fastlstm import reference
 
-    before, x = (reference.check_input(model, 6, k).astype(np.float64)[None] for k in (30, 31))
+    before, x = (reference.check_input(model, 3, k).astype(np.float64)[None] for k in (30, 31))
     (fresh,), (_, later) = _runs(module, way, [x]), _runs(module, way, [before, x])
     if np.array_equal(fresh.numpy(), later.numpy(), equal_nan=True):
         return
@@ -75,13 +75,13 @@ def _check_state(module: nn.Module, model: Model, way: Way, arrangement: Arrange
         halves = [
             _arranged(y.numpy(), arrangement, part, expected[: part.shape[1]].shape)
             for y, part in zip(
-                _runs(module, way, [x[:, :2], x[:, 2:]]), (x[:, :2], x[:, 2:]), strict=True
+                _runs(module, way, [x[:, :1], x[:, 1:]]), (x[:, :1], x[:, 1:]), strict=True
             )
         ]
     except ReaderError as error:
         halves, reason = [], str(error)
     if arrangement.last:
-        expected = expected[[1, -1]]
+        expected = expected[[0, -1]]
     if halves:
         found = np.concatenate([half.reshape(-1, model.output_size) for half in halves])
         worst = float(np.abs(found - expected).max()) / max(1.0, float(np.abs(expected).max()))

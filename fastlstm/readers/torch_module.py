@@ -144,7 +144,8 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
     small = [n for n in SMALL_SIZES if n not in likely] if input_size is None else []
     dims = {n for tensor in module.state_dict().values() for n in tensor.shape}
     # Numbers of sequences and steps that are no size of the network, so that none is mistaken.
-    batch, time = itertools.islice((n for n in (3, 4, 5, 7, 9, 11, 13, 17) if n not in dims), 2)
+    time, spare = itertools.islice((n for n in (3, 4, 5, 7, 9, 11, 13) if n not in dims), 2)
+    batch = 2 if 2 not in dims else spare
     batched: set[tuple[str, int]] = set()  # the names and axes of ways with batches that ran
     double = torch_copies.double(module)
 

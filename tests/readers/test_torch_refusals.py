@@ -74,7 +74,7 @@ def diverged():
                 lstm=nn.LSTM(2, 7, batch_first=True),
                 norm=nn.LayerNorm(7),
             ),
-            r"could not be run on an input of shape \(3, 4, 2\): RuntimeError: Given normalized",
+            r"could not be run on an input of shape \(\d, \d, 2\): RuntimeError: Given normalized",
         ),
         (
             lambda: nn.Sequential(nn.Linear(2, 3), nn.GELU()),
@@ -124,7 +124,7 @@ def diverged():
         ),
         (
             lambda: Wrapped(lambda m, x: m.missing(x), head=nn.Linear(3, 3)),
-            r"could not be run on an input of shape \(4, 5, 3\): AttributeError",
+            r"could not be run on an input of shape \(\d, \d, 3\): AttributeError",
         ),
         (
             lambda: lstm_and_head(lambda m, x: m.lstm(x)[0].flip(1)),

@@ -11,7 +11,8 @@ from fastlstm.readers.torch_module import read
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-import modules_of_users as user  # noqa: E402  it needs torch
+import modules_of_users as user  # noqa: E402  they need torch
+import modules_with_loops as loops  # noqa: E402
 
 TOLERANCE = 1e-9
 
@@ -56,6 +57,26 @@ def stepped(*state):
     return run
 
 
+def one_by_one(module, x):
+    """Single samples, each sequence with a module of its own."""
+    rows = []
+    for row in x:
+        own = copy.deepcopy(module)
+        rows.append(torch.cat([own(sample[None]) for sample in row]))
+    return torch.stack(rows)
+
+
+def characters(module, x):
+    rows = []
+    for row in x:
+        hidden, outputs = torch.zeros(2, 1, 4), []
+        for sample in row:
+            y, hidden = module(sample[None, None], hidden)
+            outputs.append(y[0])
+        rows.append(torch.stack(outputs))
+    return torch.stack(rows)
+
+
 def channels(module, x):
     return module(x).transpose(1, 2)
 
@@ -67,13 +88,13 @@ EQUAL = {
     "GRU, 2 layers": (lambda: user.HeadOnEveryStep("GRU", num_layers=2), batch_first),
     "RNN relu": (lambda: user.HeadOnEveryStep("RNN", nonlinearity="relu"), batch_first),
     "LSTM, both ways": (lambda: user.HeadOnEveryStep(bidirectional=True), batch_first),
-    "tutorial, h_n[-1]": (user.TutorialForecaster, last),
-    "one series of scalars": (user.OneSeriesOfScalars, alone),
-    "stacked LSTMCells": (user.StackedCells, batch_first),
-    "GRUCell over unbind": (user.UnboundGRUCell, time_first),
-    "RNNCell into a tensor": (user.Preallocated, batch_first),
-    "a step with h and c": (user.StepWithState, stepped(5, 5)),
-    "a step with its own state": (user.StepWithItsOwnState, stepped()),
+    "tutorial, h_n[-1]": (loops.TutorialForecaster, last),
+    "one series of scalars": (loops.OneSeriesOfScalars, alone),
+    "stacked LSTMCells": (loops.StackedCells, batch_first),
+    "GRUCell over unbind": (loops.UnboundGRUCell, time_first),
+    "RNNCell into a tensor": (loops.Preallocated, batch_first),
+    "a step with h and c": (loops.StepWithState, stepped(5, 5)),
+    "a step with its own state": (loops.StepWithItsOwnState, stepped()),
     "residual stack": (user.ResidualStack, batch_first),
     "dense connections": (user.Dense, batch_first),
     "projected shortcut": (user.ProjectedShortcut, batch_first),
@@ -84,13 +105,16 @@ EQUAL = {
     "einsum": (user.Einsum, batch_first),
     "sum of halves": (user.SumOfHalves, batch_first),
     "mean of halves": (user.MeanOfHalves, batch_first),
-    "own LSTM": (user.OwnLSTM, batch_first),
-    "own GRU": (user.OwnGRU, batch_first),
-    "own RNN step": (user.OwnRNN, stepped(4)),
+    "own LSTM": (loops.OwnLSTM, batch_first),
+    "own GRU": (loops.OwnGRU, batch_first),
+    "own RNN step": (loops.OwnRNN, stepped(4)),
     "differences": (user.Differenced, batch_first),
     "channels before time": (user.ChannelsLast, channels),
     "horizons": (user.Horizons, last),
     "nested": (user.Nested, batch_first),
+    "its state goes on": (loops.GoesOn, batch_first),
+    "a state in a buffer": (loops.StateInABuffer, one_by_one),
+    "one character at a time": (loops.CharacterRNN, characters),
     "constants beside the input": (user.PaddedInput, batch_first),
 }
 
@@ -98,10 +122,10 @@ REFUSED = {
     "highway": (user.Highway, "formula"),
     "both ends": (user.BothEnds, "values of several steps or sequences in one vector"),
     "encoder-decoder": (
-        user.EncoderDecoder,
+        loops.EncoderDecoder,
         r"decoder \(LSTM\): its initial state comes from encoder \(LSTM\)",
     ),
-    "feedback": (user.Feedback, r"cell \(GRUCell\): its initial state comes from cell"),
+    "feedback": (loops.Feedback, r"cell \(GRUCell\): its initial state comes from cell"),
     "attention": (user.Attention, "softmax in Attention.forward: expected the values of one step"),
     "mean over time": (lambda: user.Pooled(lambda y: y.mean(1)), "sum or mean over several steps"),
     "greatest over time": (
@@ -112,9 +136,24 @@ REFUSED = {
     "every other step": (lambda: user.Pooled(lambda y: y[:, ::2]), "values of step 0, 2"),
     "embedding": (user.Tagger, r"embed \(Embedding\): .* looks indices up in a table"),
     "branch on values": (user.Branching, "without decisions that depend on values"),
-    "branch on the length": (user.LongOnes, "over 5 steps of 1 sequences is no chain of known layers"),
+    "branch on the length": (
+        user.LongOnes,
+        "over [0-9]+ steps of [13] sequences is no chain",
+    ),
     "batch centred on itself": (user.MixedBatch, "mean over several sequences of the batch"),
-    "own LSTM with an odd gate": (user.Peephole, "looks like an LSTM whose gate o adds values"),
+    "own LSTM with an odd gate": (loops.Peephole, "looks like an LSTM whose gate o adds values"),
+    "moving average": (
+        loops.Smoothed,
+        "expected a state that goes on from call to call as that of a stream",
+    ),
+    "autoregressive": (
+        loops.Autoregressive,
+        r"cell \(GRUCell\): its initial state comes from cell",
+    ),
+    "zoneout": (loops.Zoneout, r"cell \(GRUCell\): expected the state of the same cell after"),
+    "backwards": (loops.Backwards, r"cell \(GRUCell\): expected the state of the same cell after"),
+    "two outputs": (user.MeanAndDeviation, "found several outputs; a Model has one"),
+    "another thing alone": (user.AloneIsDifferent, "over 5 steps of 1 sequences is no chain"),
     "random in eval mode": (user.NoisyInput, "dropout in NoisyInput.forward: it draws at random"),
     "positions": (user.Positions, "not the same float32 values at every step"),
     "convolution": (user.Convolved, r"conv \(Conv1d\): no layer of a Model computes this"),
