@@ -1,5 +1,7 @@
 """A Model as an ONNX graph: one LSTM, GRU or RNN node per layer, never unrolled, states in and out.
 
+An LSTM with peepholes is a Scan, because not every runtime computes those of the node right.
+
 Written node by node from the arrays; torch has no part in it.
 """
 
@@ -123,16 +125,22 @@ def build(
     The backward half of a Bidirectional has `h0_l{k}_reverse` and so on, which belong to the end of
     x: there x is a whole sequence, and nothing is to be fed back.
 
+    An LSTM with peepholes is written as a Scan, ONNX's loop over time, whose body is one step in
+    plain operators: two of the six runtimes of `fastlstm verify --all`, OpenVINO and OpenCV,
+    compute the input P of an LSTM node wrong and say nothing. OpenCV refuses a Scan.
+
     `bare` leaves out all that is not arithmetic: x (time, batch, input_size), states
     (1, batch, H), y (time, batch, output_size) where the last layer allows, with 1 as a further
-    axis before batch where a recurrent layer is under it.
+    axis before batch where a recurrent layer is under it and there are no `lengths`. It is for
+    ONNX Runtime alone, and has peepholes as the node's P.
 
     `lengths` adds a last input `lengths` (batch,) int32: how many of the steps of x belong to each
-    sequence, from 0 to all. What stands after them is not looked at: there y is exactly 0, the
-    states are those after the sequence's own last step (those given where it has none), and a
-    backward half begins at its end. Without it the graph has no such input, because a live stream
-    would pay for it at each step. OpenVINO (2026.4) looks at lengths only once all sizes are fixed,
-    by `model.reshape`: before that it takes every sequence for a whole one and says nothing.
+    sequence, from 0 to all. What stands after them is not looked at, NaN or not: there y is exactly
+    0, the states are those after the sequence's own last step (those given where it has none), and
+    a backward half begins at its end. Without it the graph has no such input, because a live stream
+    would pay for it at each step. The nodes have lengths as their sequence_lens, which ONNX Runtime
+    heeds and OpenVINO, OpenCV and ONNX's own evaluator pass over without a word; the graph is right
+    without it (see onnx_recurrent.RecurrentNodes).
 
     `half` stores weights and biases as float16, each with a Cast to float32 behind it that a
     runtime folds when it loads the file, which is half as big; the arithmetic stays float32.
@@ -179,14 +187,17 @@ class _Graph(RecurrentNodes):
     def chain(self) -> bool:
         """Lay down all layers, from x to y; whether y still has ONNX's axis of directions."""
         model = self.model
-        first = "x" if self.bare else self.node("Transpose", ["x"], "x_by_time", perm=[1, 0, 2])
-        x, wide = first, False  # (time, batch, size), or (time, 1, batch, size) where wide
+        x, wide = self.by_time, False  # (time, batch, size), or (time, 1, batch, size) where wide
+        if not self.bare:
+            self.node("Transpose", ["x"], x, perm=[1, 0, 2])
+        if self.lengths:
+            x = self.silenced(x, "x_within")
         inputs: list[tuple[str, bool]] = []  # of each layer, for the residual connections
         for k, layer in enumerate(model.layers):
             inputs.append((x, wide))
             if isinstance(layer, LSTM | GRU | RNN | Bidirectional):
                 x = self.narrow(x, wide, f"l{k}_x")
-                x, wide = self.recurrent(k, layer, x), not isinstance(layer, Bidirectional)
+                x, wide = self.recurrent(k, layer, x)
                 if wide and not self.bare:
                     x, wide = self.narrow(x, wide, f"l{k}_h"), False
             elif isinstance(layer, Difference):
@@ -202,7 +213,7 @@ class _Graph(RecurrentNodes):
             else:
                 x = self.pointwise(k, layer, x)
         if self.lengths:
-            x = self.silenced(x, first, wide)
+            x = self.silenced(x, "y_within")
         if self.bare:
             self.rename(x, "y")
         else:

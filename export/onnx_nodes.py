@@ -11,8 +11,6 @@ import numpy as np
 
 from fastlstm.model import Affine, Dense, LayerNorm
 
-from .card import state_names
-
 if TYPE_CHECKING:
     from fastlstm.model import Layer, Model, Residual
 
@@ -31,6 +29,8 @@ class Nodes:
         self.model, self.bare, self.lengths, self.half = model, bare, lengths, half
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
+        # The series with time as its first axis.
+        self.by_time = "x" if bare else "x_by_time"
 
     def node(self, kind: str, inputs: list[str], output: str | list[str], **attributes: Any) -> str:
         """Add a node; return the name of its first output."""
@@ -56,10 +56,14 @@ class Nodes:
         """An array of the network: float32, or float16 and a Cast that runtimes fold at load."""
         from onnx import TensorProto
 
-        if not self.half:
-            return self.constant(name, array)
-        stored = self.constant(f"{name}_half", array.astype(np.float16))
-        return self.node("Cast", [stored], name, to=TensorProto.FLOAT)
+        stored = self.stored(name, array)
+        return self.node("Cast", [stored], name, to=TensorProto.FLOAT) if self.half else stored
+
+    def stored(self, name: str, array: Any) -> str:
+        """An array of the network as the file holds it, without a Cast."""
+        if self.half:
+            return self.constant(f"{name}_half", array.astype(np.float16))
+        return self.constant(name, array)
 
     def rename(self, old: str, new: str) -> None:
         """Call a value `new` that no node takes yet, instead of adding a node that copies it."""
@@ -67,10 +71,6 @@ class Nodes:
             for place, name in enumerate(node.output):
                 if name == old:
                     node.output[place] = new
-
-    def once(self, name: str) -> bool:
-        """Whether no node puts out this value yet."""
-        return all(name not in node.output for node in self.nodes)
 
     def narrow(self, x: str, wide: bool, output: str) -> str:
         """The value without ONNX's axis of directions, where it has one."""
@@ -97,64 +97,6 @@ class Nodes:
         if not self.bare:
             for name, vector in zip(names, wide, strict=True):
                 self.node("Squeeze", [vector, self.integers("axis0", 0)], name)
-
-    def kept(self, found: str, given: str, output: str) -> str:
-        """The state found, or the one given in rows whose sequence has no step, if lengths say so.
-
-        ONNX does not say what a recurrent node's final state is there; ONNX Runtime makes it 0.
-        """
-        if not self.lengths:
-            return found
-        if self.once("has_steps"):
-            zero = self.constant("no_steps", np.int32(0))
-            some = self.node("Greater", [LENGTHS, zero], "is_longer")
-            self.node("Unsqueeze", [some, self.integers("axis1", 1)], "has_steps")
-        return self.node("Where", ["has_steps", found, given], output)
-
-    def counted(self) -> str:
-        """The input `lengths` as int64, which indices are."""
-        from onnx import TensorProto
-
-        if self.once("counts"):
-            self.node("Cast", [LENGTHS], "counts", to=TensorProto.INT64)
-        return "counts"
-
-    def silenced(self, y: str, x: str, wide: bool) -> str:
-        """Y, by time, with 0 after the end of each sequence; x is by time too."""
-        scalars = {"zero": 0, "one": 1}
-        zero, one = (self.constant(name, np.int64(value)) for name, value in scalars.items())
-        shape = self.node("Shape", [x], "x_shape")
-        steps = self.node("Gather", [shape, zero], "steps", axis=0)
-        step = self.node("Range", [zero, steps, one], "step")
-        step = self.node("Unsqueeze", [step, self.integers("axis1", 1)], "step_of_each")
-        within = self.node("Less", [step, self.counted()], "is_within")
-        axes = self.integers("axes_around", *((1, 3) if wide else (2,)))
-        within = self.node("Unsqueeze", [within, axes], "within")
-        return self.node("Where", [within, y, self.constant("nothing", np.float32(0))], "y_within")
-
-    def difference(self, k: int, x: str) -> str:
-        """What changed in x (time, batch, size) since the step before; its end is the new state."""
-        before, after = next(state_names(s) for s in self.model.states if s.layer == k)
-        first, last, axis = (
-            self.integers(name, value)
-            for name, value in {"first": 0, "last": -1, "axis0": 0}.items()
-        )
-        # The state goes in front, so that a run of no steps hands it on.
-        x_after = self.node("Concat", [self.joined([before]), x], f"l{k}_after", axis=0)
-        if self.lengths:
-            # ... and what comes after `lengths` steps stands at that very place.
-            rows = self.node("Transpose", [x_after], f"l{k}_rows", perm=[1, 0, 2])
-            if self.once("place"):
-                self.node("Unsqueeze", [self.counted(), self.integers("axis1", 1)], "place")
-            end = f"{after}_narrow" if self.bare else after
-            self.node("GatherND", [rows, "place"], end, batch_dims=1)
-            if self.bare:
-                self.node("Unsqueeze", [end, axis], after)
-        else:
-            end = self.integers("end", np.iinfo(np.int64).max)
-            self.parted(self.node("Slice", [x_after, last, end, axis], f"{after}_last"), [after])
-        x_before = self.node("Slice", [x_after, first, last, axis], f"l{k}_before")
-        return self.node("Sub", [x, x_before], f"l{k}_difference")
 
     def residual(self, k: int, layer: Residual, x: str, source: str, size: int) -> str:
         """X plus the columns of source, which has `size` of them."""

@@ -44,6 +44,16 @@ def session(model, **options):
     return onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
 
 
+def inside(proto):
+    """Every node of a graph, those in the bodies of its loops too."""
+    waiting = [*proto.graph.node]
+    while waiting:
+        node = waiting.pop(0)
+        yield node
+        for attribute in node.attribute:
+            waiting += attribute.g.node
+
+
 def in_doubles(proto):
     """The same graph with every float32 and float16 in it a double, in onnx's own evaluator."""
     from onnx import TensorProto, numpy_helper
@@ -54,11 +64,13 @@ def in_doubles(proto):
         if constant.data_type in floats:
             array = numpy_helper.to_array(constant).astype(np.float64)
             constant.CopyFrom(numpy_helper.from_array(array, constant.name))
-    for node in proto.graph.node:
+    bodies = [attribute.g for node in inside(proto) for attribute in node.attribute]
+    for node in inside(proto):
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.i in floats:
                 attribute.i = TensorProto.DOUBLE
-    for value in (*proto.graph.input, *proto.graph.output):
-        if value.type.tensor_type.elem_type in floats:
-            value.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for graph in (proto.graph, *bodies):
+        for value in (*graph.input, *graph.output):
+            if value.type.tensor_type.elem_type in floats:
+                value.type.tensor_type.elem_type = TensorProto.DOUBLE
     return ReferenceEvaluator(proto)

@@ -118,7 +118,7 @@ def test_a_second_runtime_reads_the_same_numbers(name):
 
 def test_names_sizes_and_nodes_of_a_bidirectional_graph():
     layers = (
-        cases.bidirectional("LSTM", 2, 5, peephole=True),
+        cases.bidirectional("LSTM", 2, 5),
         cases.bidirectional("GRU", 10, 4, reset="before"),
     )
     proto = onnx_graph.build(Model(layers))
@@ -158,15 +158,23 @@ def no_peepholes(monkeypatch):
 def swapped_halves(monkeypatch):
     weights = onnx_graph._Graph.weights
     monkeypatch.setattr(
-        onnx_graph._Graph, "weights", lambda self, k, halves: weights(self, k, halves[::-1])
+        onnx_graph._Graph, "weights", lambda self, name, halves: weights(self, name, halves[::-1])
     )
 
 
 @pytest.mark.parametrize("fault", [swapped_peepholes, no_peepholes, swapped_halves])
-def test_a_wrong_onnx_exporter_is_caught(fault, monkeypatch, tmp_path):
+def test_a_wrong_leanest_graph_is_caught(fault, monkeypatch):
     fault(monkeypatch)
+    model = chain("peephole", both=True)
+    with pytest.raises(ExportError, match="OnnxSession, as one sequence: over 16 steps"):
+        replay(model, sessions.OnnxSession(model), "OnnxSession")
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_wrong_onnx_exporter_is_caught(name, monkeypatch, tmp_path):
+    swapped_halves(monkeypatch)
     with pytest.raises(ExportError, match="ONNX Runtime, as one sequence: over 16 steps"):
-        export.onnx(chain("peephole", both=True), tmp_path / "m.onnx")
+        export.onnx(chain(name, both=True), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 

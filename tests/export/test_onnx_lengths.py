@@ -1,4 +1,7 @@
-"""The input `lengths` of an ONNX file: each row of a padded batch as a sequence of its own."""
+"""The input `lengths` of an ONNX file: each row of a padded batch as a sequence of its own.
+
+In ONNX Runtime, which heeds sequence_lens, and in graphs without it, as others take them.
+"""
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ import cases
 import onnx_files
 from fastlstm import export, reference
 from fastlstm.errors import ExportError
-from fastlstm.export import onnx_graph, onnx_nodes, onnx_recurrent, sessions
+from fastlstm.export import onnx_graph, onnx_half, onnx_lengths, onnx_recurrent, sessions
 from fastlstm.export.replay import BATCH, LENGTHS, replay
 from fastlstm.model import Difference, Model, Residual
 from fastlstm.verify import truth
@@ -50,8 +53,9 @@ def fed(model, x, lengths):
     return {"x": x, **states, "lengths": np.array(lengths, np.int32)}
 
 
-def assert_padded_batches(model, bare=False):
-    session = onnx_files.session(model, lengths=True, bare=bare)
+def assert_padded_batches(model, bare=False, half=False):
+    session = onnx_files.session(model, lengths=True, bare=bare, half=half)
+    model = onnx_half.rounded(model) if half else model
     for steps, lengths in ((20, (20,)), (1, (1, 0)), (20, (3, 20, 0, 1, 11, 19, 7)), (5, (2, 2))):
         x = np.stack([cases.stream(model, steps, seed) for seed in range(len(lengths))])
         padded = x.copy()
@@ -74,6 +78,45 @@ def assert_padded_batches(model, bare=False):
 def test_padded_batches(name, both, layers):
     model = onnx_files.chain(name, layers=layers, both=both, top=layers != 2)
     assert_padded_batches(model, bare=layers == 2)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@BOTH
+@NAMES
+def test_padded_batches_without_sequence_lens(name, both, layers, monkeypatch):
+    """What is right here is right wherever sequence_lens is passed over."""
+    unheeded(monkeypatch)
+    model = onnx_files.chain(name, layers=layers, both=both)
+    nodes = [*onnx_files.inside(onnx_graph.build(model, lengths=True))]
+    assert not [node for node in nodes if node.op_type != "Cast" and "lengths" in node.input]
+    assert_padded_batches(model, half=layers == 2)
+
+
+@BOTH
+@NAMES
+def test_in_doubles_it_is_the_reference(name, both):
+    """Onnx's evaluator passes over sequence_lens: all that is right there the graph itself does."""
+    if name == "rnn-relu":
+        pytest.skip("onnx's evaluator knows no Relu inside an RNN node")
+    layers = onnx_files.chain(name, layers=2, both=both).layers
+    # With weights of float16 the file holds a projection's two factors, so that nothing is rounded.
+    model = onnx_half.rounded(Model((cases.difference(2), *layers)))
+    evaluator = onnx_files.in_doubles(onnx_graph.build(model, lengths=True, half=True))
+    counts = (3, 9, 0, 1)
+    x = np.stack([cases.stream(model, 9, seed) for seed in range(4)]).astype(np.float64)
+    padded = x.copy()
+    for row, count in zip(padded, counts, strict=True):
+        row[count:] = np.nan
+    feed = {k: v.astype(np.float64) for k, v in onnx_graph.initial_states(model, 4).items()}
+    with np.errstate(over="ignore"):  # its sigmoid of a gate that is shut
+        counted = {"lengths": np.array(counts, np.int32)}
+        y, *states = evaluator.run(None, {"x": padded, **feed, **counted})
+    for k, count in enumerate(counts):
+        true = reference.run_with_state(model, x[k, :count])
+        np.testing.assert_allclose(y[k, :count], true.output, rtol=0, atol=1e-13)
+        np.testing.assert_array_equal(y[k, count:], 0)
+        for found, expected in zip(states, true.state, strict=True):
+            np.testing.assert_allclose(found[k], expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -126,10 +169,26 @@ def test_names_places_and_nodes():
     for node in proto.graph.node:
         if node.op_type == "GRU":
             assert node.input[4] == "lengths"
+    # Without lengths it would be one node; here the backward half is one by itself.
+    assert sum(node.op_type == "GRU" for node in proto.graph.node) == 4
     # A live stream does not pay for it.
     assert "lengths" not in str(onnx_graph.build(model).graph.input)
     kinds = {node.op_type for node in onnx_graph.build(model).graph.node}
     assert not kinds & {"Where", "Less", "Range", "GatherND"}
+    # Not ReverseSequence, which OpenCV lacks.
+    assert "ReverseSequence" not in {node.op_type for node in proto.graph.node}
+
+
+def test_the_weights_that_hold_the_state_stay_float32_and_beyond_any_sum():
+    model = onnx_files.chain("projection")
+    for half in (False, True):
+        constants = onnx_graph.build(model, lengths=True, half=half).graph.initializer
+        (hold,) = [onnx.numpy_helper.to_array(c) for c in constants if c.name == "l0_hold"]
+        assert hold.dtype == np.float32
+        # In ONNX's order, i o f c, each with the 9 units and 4 more that rest.
+        gates = hold.reshape(4, 13)
+        assert gates[:, :9].T.tolist() == 9 * [[-1e9, 0, 1e9, 0]]
+        assert not gates[:, 9:].any()
 
 
 @BOTH
@@ -157,16 +216,30 @@ def test_what_is_written_and_its_snippet(name, both, tmp_path):
 
 
 def unheeded(monkeypatch):
-    """Nodes that never hear of lengths: right wherever there is no padding."""
+    """Nodes that never hear of lengths, as where a runtime passes over them."""
     monkeypatch.setattr(onnx_recurrent, "LENGTHS", "")
 
 
 def nothing_kept(monkeypatch):
-    monkeypatch.setattr(onnx_nodes.Nodes, "kept", lambda self, found, given, output: found)
+    monkeypatch.setattr(onnx_lengths.LengthNodes, "kept", lambda self, found, given, output: found)
 
 
-def no_silence(monkeypatch):
-    monkeypatch.setattr(onnx_nodes.Nodes, "silenced", lambda self, y, x, wide: y)
+def no_silence(monkeypatch, where="y_within"):
+    silenced = onnx_lengths.LengthNodes.silenced
+    monkeypatch.setattr(
+        onnx_lengths.LengthNodes,
+        "silenced",
+        lambda self, y, output: y if output == where else silenced(self, y, output),
+    )
+
+
+def no_mask(monkeypatch):
+    no_silence(monkeypatch, "x_within")
+
+
+def nothing_held(monkeypatch):
+    monkeypatch.setattr(onnx_lengths, "HOLD", np.zeros(4, np.float32))
+    monkeypatch.setattr(onnx_recurrent, "HOLD", np.zeros(4, np.float32))
 
 
 def one_step_late(monkeypatch):
@@ -181,26 +254,47 @@ def one_step_late(monkeypatch):
 
 
 def last_of_the_padding(monkeypatch):
-    """A Difference whose state is the last sample of the padded batch."""
-    node = onnx_graph._Graph.node
+    """Final states that are those of the last step of the padded batch."""
 
-    def last(self, kind, inputs, output, **attributes):
-        if kind == "GatherND":
-            place = self.integers("the_last", -1)
-            inputs = [inputs[0], self.node("Expand", [place, self.place_shape()], "at_last")]
-        return node(self, kind, inputs, output, **attributes)
+    def ended(self, states, after):
+        last = self.constant("the_last", np.int64(-1))
+        self.node("Gather", [states, last], after, axis=0)
 
-    def place_shape(self):
-        return node(self, "Shape", ["place"], "place_shape")
+    monkeypatch.setattr(onnx_lengths.LengthNodes, "ended", ended)
 
-    monkeypatch.setattr(onnx_graph._Graph, "place_shape", place_shape, raising=False)
-    monkeypatch.setattr(onnx_graph._Graph, "node", last)
+
+def turned_whole(monkeypatch):
+    """Backward halves that begin at the end of the padded batch."""
+
+    def mirrored(self, x, output):
+        ends = {"last": -1, "before_first": np.iinfo(np.int64).min, "axis0": 0, "back": -1}
+        places = [self.integers(name, value) for name, value in ends.items()]
+        return self.node("Slice", [x, *places], output)
+
+    monkeypatch.setattr(onnx_lengths.LengthNodes, "mirrored", mirrored)
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "both"),
+    [
+        (no_mask, "lstm", False),
+        (no_mask, "projection", True),
+        (nothing_held, "lstm", False),
+        (nothing_held, "projection", True),
+        (last_of_the_padding, "rnn", False),
+        (turned_whole, "gru", True),
+    ],
+)
+def test_where_sequence_lens_is_passed_over_every_part_matters(fault, name, both, monkeypatch):
+    unheeded(monkeypatch)
+    fault(monkeypatch)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        assert_padded_batches(onnx_files.chain(name, both=both))
 
 
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (unheeded, "its final state within"),
         (nothing_kept, "its final state within"),
         (no_silence, "outputs of exactly 0 after each sequence's end, found"),
         (one_step_late, "outputs of exactly 0 after each sequence's end, found"),
