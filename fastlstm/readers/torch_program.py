@@ -51,7 +51,8 @@ class Program:
         array = tensor.detach().double().numpy()
         first, self._count = self._count, self._count + array.size
         if self._count > len(self._constants):
-            self._constants = np.resize(self._constants, 2 * self._count)
+            room = np.empty(2 * self._count - len(self._constants))
+            self._constants = np.concatenate([self._constants, room])
         self._constants[first : self._count] = array.ravel()
         codes = -1 - torch.arange(first, self._count).reshape(tensor.shape)
         # Laid out in memory as the tensor is, so that it can be viewed in the same ways.
@@ -134,12 +135,15 @@ class Program:
         raise AssertionError("a graph without an output")
 
     def _shaped(self, node: Node, value: Any) -> Any:
-        """`value`, whose shape must be the one that torch gives it."""
-        expected = getattr(node.meta.get("val"), "shape", None)
-        if isinstance(value, Values) and expected is not None and value.shape != tuple(expected):
+        """`value`, whose shape and kind must be those that torch gives it."""
+        expected: Any = node.meta.get("val")
+        if not isinstance(value, Values) or not hasattr(expected, "shape"):
+            return value
+        if value.shape != tuple(expected.shape) or not expected.dtype.is_floating_point:
             raise ReaderError(
-                f"{self.origin(node, node.name)}: expected shape {tuple(expected)}, as torch has "
-                f"it, worked out {value.shape}; no Model is made of what is not understood"
+                f"{self.origin(node, node.name)}: expected {tuple(expected.shape)} of "
+                f"{expected.dtype}, as torch has it, worked out {value.shape}; no Model is made of "
+                "what is not understood"
             )
         return value
 
@@ -166,8 +170,16 @@ class Program:
             if all(value.constant for value in given):
                 return self._fixed(target, full, args, kwargs)
             result = torch_operators.run(call, name, args, kwargs)
+        except ReaderError:
+            raise
         except ModelError as error:
             raise call.refuse(str(error)) from None
+        except (TypeError, ValueError, IndexError, RuntimeError, AssertionError) as error:
+            # torch ran this operator; what is not followed here is no Model, whatever the reason.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise call.refuse(
+                f"no layer of a Model computes {name} in this form: {reason}"
+            ) from None
         if full.endswith("_") and isinstance(args[0], Values):
             args[0].codes.copy_(result.codes)
             return args[0]
@@ -284,6 +296,7 @@ def _quiet() -> Iterator[None]:
         for message in (
             r"The tensor attributes? .* assigned during export",
             r".*_flat_weights",
+            r".*export_for_training",
             r"\S*isinstance\(treespec, LeafSpec\)\S* is deprecated",
             r"RNN module weights are not part of single contiguous chunk",
         ):
@@ -304,7 +317,9 @@ def _exported(module: nn.Module, way: Way, x: Tensor) -> Any:
 
     try:
         with _quiet(), torch_copies.widened():
-            return torch.export.export(Called().eval(), (x,), strict=False)
+            # Before 2.7 only this one leaves recurrent operators whole and writes in place.
+            export = getattr(torch.export, "export_for_training", torch.export.export)
+            return export(Called().eval(), (x,), strict=False)
     except ReaderError:
         raise
     except Exception as error:
