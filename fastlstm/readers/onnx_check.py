@@ -11,7 +11,7 @@ import numpy as np
 
 from fastlstm.errors import ReaderError
 from fastlstm.readers import onnx_guard
-from fastlstm.readers.onnx_tracing import needed
+from fastlstm.readers.onnx_tracing import names_in, needed
 from fastlstm.readers.places import Carried
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def _in_float64(opened: Opened, name: str) -> onnx.ModelProto:
     proto.CopyFrom(opened.proto)
     graph = proto.graph
     nodes = needed(graph, [name])
-    names = {used for node in nodes for used in node.input}
+    names = {used for node in nodes for used in names_in(node)}
     copies = [onnx.NodeProto() for _ in nodes]
     for copy, node in zip(copies, nodes, strict=True):
         copy.CopyFrom(node)
@@ -192,7 +192,12 @@ def _widen(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             continue
-        if attribute.type == onnx.AttributeProto.TENSOR:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            for inner in attribute.g.node:
+                _widen(inner)
+            for tensor in attribute.g.initializer:
+                tensor.CopyFrom(_wide(onnx_guard.array(tensor, tensor.name), tensor.name))
+        elif attribute.type == onnx.AttributeProto.TENSOR:
             array = onnx_guard.array(attribute.t, onnx_guard.named(node))
             attribute.t.CopyFrom(_wide(array, attribute.t.name))
         elif node.op_type == "RNN" and attribute.name == "activations":

@@ -125,6 +125,7 @@ def _followed(
 ) -> tuple[Result, tuple[Layer, ...], Run]:
     """The graph traced in one layout: what its output is, and the layers that lead there."""
     run, values = traced(opened, entries, layout, wanted)
+    values = onnx_layouts.unlooped(values, wanted)
     first, *others = values
     if not isinstance(first, Elements):
         raise ReaderError(
@@ -202,13 +203,14 @@ def _check_other(name: str, value: Any, first: str, on_the_way: set[Place]) -> N
     """Refuse a further output that is no state and no value on the way to the first."""
     if not isinstance(value, Elements):
         return
-    trace, value = value.trace, onnx_layouts.unlooped(value, name)
+    trace = value.trace
     for position in np.unique(trace.where(value.numbers).place):
         place = trace.places[position]
         if isinstance(place, Given):
             continue
         owner = place.parent if isinstance(place, Carried) else place
-        owner = stands_for(trace).get(owner, owner)
+        while owner in stands_for(trace):
+            owner = stands_for(trace)[owner]
         if owner not in on_the_way:
             raise ReaderError(
                 f"output {name!r}: it comes from {place.origin}, which is not on the way to the "

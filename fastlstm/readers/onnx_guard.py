@@ -83,7 +83,7 @@ def opened(source: Any) -> Opened:
         if not tensor.name or tensor.name in constants:
             raise ReaderError(f"expected names of its own for each weight, found {tensor.name!r}")
         constants[tensor.name] = array(tensor, f"weight {tensor.name!r}", folder)
-    _in_order(graph.node, [*constants, *(entry.name for entry in graph.input)], "the graph")
+    in_order(graph.node, [*constants, *(entry.name for entry in graph.input)], "the graph")
     outputs = [info.name for info in graph.output]
     made = {*constants, *(entry.name for entry in graph.input)}
     made.update(name for node in graph.node for name in node.output)
@@ -94,7 +94,7 @@ def opened(source: Any) -> Opened:
                 "or several"
             )
     for function in proto.functions:
-        _in_order(function.node, function.input, f"function {function.name!r}")
+        in_order(function.node, function.input, f"function {function.name!r}")
     return Opened(proto, folder, constants, opsets, functions)
 
 
@@ -171,7 +171,7 @@ def _count(nodes: Any, functions: dict[tuple[str, str, str], onnx.FunctionProto]
         )
 
 
-def _in_order(nodes: Any, given: Any, where: str) -> None:
+def in_order(nodes: Any, given: Any, where: str) -> None:
     """Refuse a name that is taken before it is made, or made twice."""
     known = set(given)
     for node in nodes:

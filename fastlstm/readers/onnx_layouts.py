@@ -251,7 +251,7 @@ def result(value: Elements, name: str) -> Result:
 
     Raises WrongLayout where its axes cannot be those that were assumed, and ReaderError.
     """
-    trace, value = value.trace, unlooped(value, name)
+    trace = value.trace
     where = trace.where(value.numbers)
     # The values of one step are along the axes on which neither sequence nor step changes.
     inside = [k for k in range(len(value.shape)) if not _changes(where, k)]
@@ -271,13 +271,26 @@ def result(value: Elements, name: str) -> Result:
     return Result(found.place, numbers.transpose(np.argsort(order)))
 
 
-def unlooped(value: Elements, name: str) -> Elements:
-    """An output with the loops that are written out in it exchanged for recurrent places."""
-    trace = value.trace
-    places = [trace.places[k] for k in np.unique(trace.where(value.numbers).place)]
-    if any(place.momentary and not isinstance(place, Given) for place in places):
-        return rolled(value, f"output {name!r}")
-    return value
+def unlooped(values: list[Value], names: list[str]) -> list[Value]:
+    """Outputs with the loops that are written out in them exchanged for recurrent places.
+
+    All at once, because two loops become one layer only where they are seen together.
+    """
+    traced = [value for value in values if isinstance(value, Elements)]
+    if not traced:
+        return values
+    trace = traced[0].trace
+    flat = Elements(trace, np.concatenate([value.numbers.ravel() for value in traced]))
+    places = [trace.places[k] for k in np.unique(trace.where(flat.numbers).place)]
+    if not any(place.momentary and not isinstance(place, Given) for place in places):
+        return values
+    ends = np.cumsum([value.numbers.size for value in traced])[:-1]
+    flat = rolled(flat, f"output {', '.join(map(repr, names))}")
+    parts = iter(np.split(flat.numbers, ends))
+    return [
+        Elements(trace, next(parts).reshape(value.shape)) if isinstance(value, Elements) else value
+        for value in values
+    ]
 
 
 def _changes(where: Where, axis: int) -> bool:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fastlstm.readers.onnx_node import Constant, Node, Value
 
-SUBGRAPHS = ("If", "Loop", "Scan", "SequenceMap")
+SUBGRAPHS = ("If", "Loop", "SequenceMap")
 
 
 def results(node: Node) -> list[Value]:

@@ -33,16 +33,20 @@ def projected(value: Elements, weight: Array, origin: str) -> Elements | None:
         return None
     match place.layer:
         case LSTM() as layer if weight.ndim == 2:
-            halves, matrices = [layer], weight[None]
+            halves, matrices, first = [layer], weight[None], 0
+        case Bidirectional(forward=forward, backward=LSTM() as backward) if (
+            weight.ndim == 2 and not any(array.any() for array in forward.arrays.values())
+        ):
+            halves, matrices, first = [backward], weight[None], 1
         case Bidirectional(forward=LSTM() as forward, backward=LSTM() as backward) if (
             weight.ndim == 3 and len(weight) == 2
         ):
-            halves, matrices = [forward, backward], weight
+            halves, matrices, first = [forward, backward], weight, 0
         case _:
             return None
     units, size = matrices.shape[1:]
     # Each direction whole and by itself: the columns of its half along the last axis.
-    columns = np.arange(len(halves) * units).reshape(len(halves), 1, units)
+    columns = np.arange(len(halves) * units).reshape(len(halves), 1, units) + first * units
     shape = value.shape
     expected = columns if weight.ndim == 3 else columns[0, 0]
     if units != halves[0].hidden_size or not np.array_equal(
@@ -53,16 +57,18 @@ def projected(value: Elements, weight: Array, origin: str) -> Elements | None:
     unfolded = [half for half in found if half is not None]
     if len(unfolded) < len(halves):
         return None
+    if first:
+        unfolded.insert(0, silent(unfolded[0]))
     whole = unfolded[0] if len(unfolded) == 1 else Bidirectional(*unfolded)
     made = trace.layered(place.parent, whole, place.origin)
     stands_for(trace)[place] = made
-    columns = np.arange(len(halves) * size).reshape(len(halves), 1, size)
+    columns = np.arange(len(halves) * size).reshape(len(halves), 1, size) + first * size
     expected = columns if weight.ndim == 3 else columns[0, 0]
     return Elements(trace, trace.numbers(made, where.batch[..., :1], where.time[..., :1], expected))
 
 
 def stands_for(trace: Trace) -> dict[Place, Place]:
-    """The projected place for each plain one that was found to be its folded form."""
+    """The place for each one that was found to be its folded form, or half of it."""
     found: dict[Place, Place] = trace.__dict__.setdefault("onnx_projections", {})
     return found
 
@@ -100,3 +106,13 @@ def _unfolded(layer: Any, matrix: Array) -> LSTM | None:
         kept["c0"] = layer.c0[:hidden]
     kept = {k: np.array(v) for k, v in kept.items() if k not in ("h0", "c0") or v.any()}
     return LSTM(**{**kept, "weight_hh_l0": weight_hh.copy()}, weight_hr_l0=weight_hr.copy())
+
+
+def silent(layer: Any) -> Any:
+    """A layer like `layer` whose weights are all 0, and so its outputs."""
+    arrays = {
+        name: np.zeros_like(array)
+        for name, array in layer.arrays.items()
+        if name.startswith("weight")
+    }
+    return type(layer)(**arrays, **layer.options)

@@ -10,8 +10,8 @@ import numpy as np
 from fastlstm.model import GRU, LSTM, RNN, Bidirectional
 from fastlstm.readers import loops
 from fastlstm.readers.elements import Elements
-from fastlstm.readers.onnx_projection import stands_for
-from fastlstm.readers.places import Layered
+from fastlstm.readers.onnx_projection import silent, stands_for
+from fastlstm.readers.places import Constant, Layered
 
 if TYPE_CHECKING:
     from fastlstm.model import Array
@@ -39,17 +39,18 @@ def recurrent(node: Node) -> list[Value]:
         raise node.refuse(f"expected three axes of X, found shape {x.shape}")
     if batch_first:
         x = x.moved(lambda a: a.swapaxes(0, 1))
+    whole, x = x, _without_zeros(x)
     # A sequence turned round and then run forward is one that is run backward.
     turned = direction != "bidirectional" and _turned(x)
     if turned:
         x = x.moved(lambda a: a[::-1])
-    halves = _halves(node, x, 2 if direction == "bidirectional" else 1, bool(batch_first))
+    halves = _halves(node, x, 2 if direction == "bidirectional" else 1, bool(batch_first), whole)
     backward = (direction == "reverse") != turned
     if direction == "bidirectional":
         layer: Any = Bidirectional(*halves)
     elif backward:
         # The other half is a network of zeros, whose output is exactly 0 and taken by nobody.
-        layer = Bidirectional(_silent(halves[0]), halves[0])
+        layer = Bidirectional(silent(halves[0]), halves[0])
     else:
         layer = halves[0]
     node.make(*x.shape[:2], layer.output_size)
@@ -114,11 +115,29 @@ def paired(value: Elements, origin: str) -> Elements:
     return value
 
 
-def _halves(node: Node, x: Elements, count: int, batch_first: bool) -> list[Any]:
-    """The layer of each direction."""
+def _columns(x: Elements) -> list[int]:
+    """The columns of x that hold anything but the constant 0."""
+    trace = x.trace
+    where = trace.where(x.numbers)
+    zeros = np.zeros(x.shape, bool)
+    for position in np.unique(where.place):
+        place, here = trace.places[position], where.place == position
+        if isinstance(place, Constant):
+            zeros[here] = place.values[where.column[here]] == 0
+    return [k for k in range(x.shape[2]) if not zeros[..., k].all()]
+
+
+def _without_zeros(x: Elements) -> Elements:
+    """X without the inputs that are 0 at every step, which add nothing to any gate."""
+    kept = _columns(x)
+    return x if not kept else x.moved(lambda a: a[..., kept])
+
+
+def _halves(node: Node, x: Elements, count: int, batch_first: bool, whole: Elements) -> list[Any]:
+    """The layer of each direction; `whole` is x with the inputs that it was given as zeros."""
     kind = node.kind
     gates = len(GATES[kind])
-    w, r = node.weights(1, count, None, x.shape[2]), node.weights(2, count, None, None)
+    w, r = node.weights(1, count, None, whole.shape[2]), node.weights(2, count, None, None)
     if w is None or r is None:
         raise node.refuse("expected W and R, found nothing")
     hidden = r.shape[2]
@@ -132,6 +151,8 @@ def _halves(node: Node, x: Elements, count: int, batch_first: bool) -> list[Any]
             f"expected hidden_size {hidden}, by the shape {r.shape} of R, found "
             f"{node.integer('hidden_size', hidden)}"
         )
+    if x.shape != whole.shape:
+        w = w[..., _columns(whole)]
     arrays = {"weight_ih_l0": w, "weight_hh_l0": r}
     b = node.weights(3, count, 2 * gates * hidden)
     if b is not None:
@@ -226,13 +247,3 @@ def _half(state: Any, direction: int) -> Any:
     if isinstance(state, Elements):
         return state.moved(lambda a: a[direction])
     return state[direction]
-
-
-def _silent(layer: Any) -> Any:
-    """A layer like `layer` whose weights are all 0, and so its outputs."""
-    arrays = {
-        name: np.zeros_like(array)
-        for name, array in layer.arrays.items()
-        if name in ("weight_ih_l0", "weight_hh_l0")
-    }
-    return type(layer)(**arrays, **layer.options)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fastlstm.errors import ModelError, ReaderError
-from fastlstm.readers import onnx_guard, onnx_layouts, onnx_operators
+from fastlstm.readers import onnx_guard, onnx_layouts, onnx_operators, onnx_scan
 from fastlstm.readers.elements import Trace
 from fastlstm.readers.onnx_node import Node, Room
 
 if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
     import onnx
 
     from fastlstm.readers.onnx_guard import Opened
@@ -27,21 +29,28 @@ class Run:
     trace: Trace
     room: Room = field(default_factory=Room)
     rounded: list[str] = field(default_factory=list)
+    count: int = 0  # of nodes that were run
 
     def nodes(
         self,
         nodes: Any,
-        values: dict[str, Value],
+        values: MutableMapping[str, Value],
         wanted: list[str],
         opsets: dict[str, int],
         arguments: dict[str, onnx.AttributeProto] | None = None,
         depth: int = 0,
     ) -> list[Value]:
         """Run nodes over `values`; return those of the names `wanted`."""
-        uses = Counter(name for node in nodes for name in node.input)
+        uses = Counter(name for node in nodes for name in names_in(node))
         uses.update(wanted)
         for proto in nodes:
             origin = onnx_guard.named(proto)
+            self.count += 1
+            if self.count > onnx_guard.MOST_NODES:
+                raise ReaderError(
+                    f"{origin}: expected at most {onnx_guard.MOST_NODES:,} nodes in all steps of "
+                    "its loops, found more"
+                )
             try:
                 made = self.node(proto, values, opsets, arguments, depth)
             except ModelError as error:
@@ -52,7 +61,7 @@ class Run:
             for name in proto.output[len(made) :]:
                 if uses[name]:
                     raise ReaderError(f"{origin}: its output {name!r} is beyond a Model")
-            for name in proto.input:
+            for name in names_in(proto):
                 uses[name] -= 1
                 if not uses[name]:
                     values.pop(name, None)
@@ -61,7 +70,7 @@ class Run:
     def node(
         self,
         proto: onnx.NodeProto,
-        values: dict[str, Value],
+        values: MutableMapping[str, Value],
         opsets: dict[str, int],
         arguments: dict[str, onnx.AttributeProto] | None,
         depth: int,
@@ -93,6 +102,8 @@ class Run:
             )
         if "" not in opsets:
             raise ReaderError(f"{origin}: expected a version of ONNX's operators, found none")
+        if proto.op_type == "Scan":
+            return onnx_scan.scan(self, proto, inputs, values, opsets, arguments, depth)
         node = Node(
             self.trace,
             proto,
@@ -124,12 +135,23 @@ def _attributes(
     return found
 
 
+def names_in(node: onnx.NodeProto) -> list[str]:
+    """The names that a node takes, and those that the nodes of its own graphs take."""
+    found = list(node.input)
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            for inner in attribute.g.node:
+                found += names_in(inner)
+            found += [entry.name for entry in attribute.g.output]
+    return found
+
+
 def needed(graph: onnx.GraphProto, wanted: list[str]) -> list[onnx.NodeProto]:
     """The nodes that lead to the names `wanted`, in order; a file may hold more."""
     names, found = set(wanted), []
     for node in reversed(graph.node):
         if names & set(node.output) - {""}:
-            names.update(node.input)
+            names.update(names_in(node))
             found.append(node)
     return found[::-1]
 

@@ -71,13 +71,59 @@ def test_refused_by_node_and_reason(name):
         from_onnx(proto.SerializeToString())
 
 
-@pytest.mark.parametrize("kind", ["If", "Loop", "Scan"])
+@pytest.mark.parametrize("kind", ["If", "Loop"])
 def test_graphs_within_graphs_are_refused(kind):
     value = helper.make_tensor_value_info("z", 1, None)
     body = helper.make_graph([node("Identity", ["x"], ["z"])], "body", [], [value])
-    names = {"If": ["then_branch", "else_branch"], "Loop": ["body"], "Scan": ["body"]}[kind]
-    inputs = ["yes"] if kind == "If" else ["x"] if kind == "Scan" else ["", "yes", "x"]
+    names = {"If": ["then_branch", "else_branch"], "Loop": ["body"]}[kind]
+    inputs = ["yes"] if kind == "If" else ["", "yes", "x"]
     made = node(kind, inputs, ["y"], "inner", **dict.fromkeys(names, body))
     constants = {"yes": graphs.constant("yes", np.array(True), bool)}
     with pytest.raises(ReaderError, match=f"{kind} node 'inner': .*graph of its own"):
         from_onnx(graphs.graph([made], constants).SerializeToString())
+
+
+def scan(steps, states=0, **attributes):
+    """A Scan over x, time first, whose body takes and gives `states` and one row."""
+    names = [f"s{k}" for k in range(states)]
+    values = [
+        [helper.make_tensor_value_info(name, 1, None) for name in (*end, row)]
+        for end, row in ((names, "row"), ([f"{name}_new" for name in names], "made"))
+    ]
+    inner = helper.make_graph(steps, "body", *values)
+    attributes = {"num_scan_inputs": 1, "body": inner, **attributes}
+    outputs = [f"{name}_end" for name in names]
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        node("Scan", [*names, "t"], [*outputs, "Y"], "scan", **attributes),
+        node("Transpose", ["Y"], ["y"], perm=[1, 0, 2]),
+    ]
+    constants = {name: np.zeros((2, 3), np.float32) for name in names}
+    inputs = {"x": (2, "time", 3)}
+    return graphs.graph(nodes, constants, inputs).SerializeToString()
+
+
+def test_a_scan_without_a_state_is_its_body():
+    model = from_onnx(scan([node("Tanh", ["row"], ["made"])]))
+    assert [layer.activation for layer in model.layers] == ["tanh"]
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "message"),
+    [
+        # A running sum is no cell that a Model has.
+        (
+            [node("Add", ["s0", "row"], ["s0_new"], "sum"), node("Identity", ["s0_new"], ["made"])],
+            {"states": 1}, "node",
+        ),
+        ([node("Tanh", ["row"], ["other"])], {}, "scan.*no node makes"),
+        ([node("Tanh", ["nowhere"], ["made"], "inner")], {}, "inner.*'nowhere'.*body of the Scan"),
+        ([node("Erf", ["row"], ["made"], "inner")], {}, "Erf node 'inner'"),
+        ([node("Tanh", ["row"], ["made"])], {"scan_input_directions": [1]}, "scan.*directions"),
+        ([node("Tanh", ["row"], ["made"])], {"num_scan_inputs": 7}, "scan.*inputs to go through"),
+        ([node("Tanh", ["row"], ["made"])], {"body": 3}, "scan.*expected a body"),
+    ],
+)  # fmt: skip
+def test_a_scan_that_is_none_or_no_cell(body, options, message):
+    with pytest.raises(ReaderError, match=message):
+        from_onnx(scan(body, **options))

@@ -52,7 +52,7 @@ def assert_reads_back(model, **form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("both", [False, True], ids=["forward", "both"])
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_in_one_to_three_layers(name, both, layers, form):
