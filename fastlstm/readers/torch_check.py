@@ -112,8 +112,9 @@ def _runs(module: nn.Module, way: Way, inputs: list[NDArray[np.float64]]) -> lis
 
     double, found = torch_copies.double(module), []
     for x in inputs:
+        given = torch.from_numpy(x.copy())  # a forward may write into its input
         try:
-            with torch_copies.widened(), torch_copies.rounding(torch.from_numpy(x)) as tensor:
+            with torch_copies.widened(module), torch_copies.rounding(given) as tensor:
                 y, *_ = way.run(double, tensor)
         except ReaderError:
             raise

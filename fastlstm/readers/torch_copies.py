@@ -127,19 +127,25 @@ def check_stored(root: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def widened() -> Iterator[None]:
-    """Where a forward names float32 or narrower types, float64 is meant for the time being."""
+def widened(module: nn.Module) -> Iterator[None]:
+    """Where a forward names float32, or the type of its weights, float64 is meant meanwhile.
+
+    Narrower types than that of the weights stay: they round, which no layer of a Model does.
+    """
     import torch
     from torch.overrides import TorchFunctionMode
 
+    own = {torch.float32, *(tensor.dtype for tensor in module.parameters())}
+    methods = {"float": torch.float32, "half": torch.float16, "bfloat16": torch.bfloat16}
+
     def is_narrow(value: Any) -> bool:
-        return isinstance(value, torch.dtype) and value.is_floating_point
+        return isinstance(value, torch.dtype) and value.is_floating_point and value in own
 
     class Wide(TorchFunctionMode):
         def __torch_function__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            if getattr(func, "__name__", "") in ("float", "half", "bfloat16") and args:
+            if methods.get(getattr(func, "__name__", "")) in own and args:
                 return args[0].double()
             args = tuple(torch.float64 if is_narrow(a) else a for a in args)
             kwargs = {k: torch.float64 if is_narrow(a) else a for k, a in (kwargs or {}).items()}

@@ -153,7 +153,7 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
         nonlocal double
         x = torch.randn((1 if way.alone else batch, time, size))
         try:
-            with torch_copies.widened():
+            with torch_copies.widened(module):
                 way.run(double, x)
         except NoTensor as error:
             raise ReaderError(f"{type(module).__name__}: {error}") from None

@@ -172,6 +172,8 @@ def _converted(call: Call, args: Any, kwargs: dict[str, Any]) -> Any:
     if any(not dtype.is_floating_point for dtype in wanted):
         kind = str(wanted[0]).removeprefix("torch.")
         raise call.refuse(f"it makes values of the network {kind}, which no layer of a Model does")
+    if any(dtype in (torch.float16, torch.bfloat16) for dtype in wanted):
+        raise call.refuse("it rounds to half precision, which no layer of a Model does")
     name = call.target._schema.name
     copied = "copy" in name or True in args[1:] or kwargs.get("copy")
     return Values(args[0].codes.clone()) if copied else args[0]

@@ -6,6 +6,7 @@ alone, is known in torch_operators.py, or is refused by the name of its submodul
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
 from contextlib import contextmanager
@@ -139,7 +140,9 @@ class Program:
         expected: Any = node.meta.get("val")
         if not isinstance(value, Values) or not hasattr(expected, "shape"):
             return value
-        if value.shape != tuple(expected.shape) or not expected.dtype.is_floating_point:
+        known = all(type(n) is int for n in expected.shape)
+        same = not known or value.shape == tuple(expected.shape)
+        if not (same and expected.dtype.is_floating_point):
             raise ReaderError(
                 f"{self.origin(node, node.name)}: expected {tuple(expected.shape)} of "
                 f"{expected.dtype}, as torch has it, worked out {value.shape}; no Model is made of "
@@ -242,7 +245,8 @@ def traced(module: nn.Module, way: Way, size: int, trace: Trace) -> tuple[Progra
     import torch
 
     double = torch_copies.double(module)
-    exported = _exported(double, way, torch.zeros(trace.batch, trace.time, size))
+    with torch_copies.widened(module):
+        exported = _exported(double, way, torch.zeros(trace.batch, trace.time, size))
     program = Program(trace, module)
     x = program.values(trace.input(size))
     inner = exported.graph_module
@@ -301,7 +305,13 @@ def _quiet() -> Iterator[None]:
             r"RNN module weights are not part of single contiguous chunk",
         ):
             warnings.filterwarnings("ignore", message)
-        yield
+        # What cannot be traced is said in the ReaderError, without pages of the graph so far.
+        before = logging.root.manager.disable
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
 
 
 def _exported(module: nn.Module, way: Way, x: Tensor) -> Any:
@@ -316,7 +326,7 @@ def _exported(module: nn.Module, way: Way, x: Tensor) -> Any:
             return way.run(self.module, x)
 
     try:
-        with _quiet(), torch_copies.widened():
+        with _quiet():
             # Before 2.7 only this one leaves recurrent operators whole and writes in place.
             export = getattr(torch.export, "export_for_training", torch.export.export)
             return export(Called().eval(), (x,), strict=False)

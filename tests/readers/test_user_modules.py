@@ -152,6 +152,10 @@ REFUSED = {
     ),
     "zoneout": (loops.Zoneout, r"cell \(GRUCell\): expected the state of the same cell after"),
     "backwards": (loops.Backwards, r"cell \(GRUCell\): expected the state of the same cell after"),
+    "rounded to half": (
+        lambda: user.Pooled(lambda y: y.half().float()),
+        "to in Pooled.forward: it rounds to half precision",
+    ),
     "two outputs": (user.MeanAndDeviation, "found several outputs; a Model has one"),
     "another thing alone": (user.AloneIsDifferent, "over 5 steps of 1 sequences is no chain"),
     "random in eval mode": (user.NoisyInput, "dropout in NoisyInput.forward: it draws at random"),
