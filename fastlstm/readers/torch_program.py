@@ -6,10 +6,11 @@ alone, is known in torch_operators.py, or is refused by the name of its submodul
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import operator
 import warnings
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -293,7 +294,7 @@ def _inputs(program: Program, exported: Any, x: Values) -> Iterator[Any]:
         yield program.encoded(tensor.float()) if tensor.is_floating_point() else tensor
 
 
-@contextmanager
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without what torch.export says of attributes that a module sets, which is no concern here."""
     with warnings.catch_warnings():
@@ -309,7 +310,8 @@ def _quiet() -> Iterator[None]:
         before = logging.root.manager.disable
         logging.disable(logging.ERROR)
         try:
-            yield
+            with contextlib.redirect_stderr(io.StringIO()):
+                yield
         finally:
             logging.disable(before)
 
