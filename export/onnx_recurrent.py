@@ -62,11 +62,12 @@ class RecurrentNodes(ScanNodes):
             y = self.node("Transpose", [y], f"l{k}_pairs", perm=[0, 2, 1, 3])
             shape = self.integers(f"l{k}_shape", 0, 0, layer.output_size)
             return self.node("Reshape", [y, shape], f"l{k}_h"), False
-        way = self.scanned if scanned else self.ending
-        found = [
-            way(f"l{k}{end}", half, x, own)
-            for end, half, own in zip(("", "_reverse"), halves, states, strict=False)
-        ]
+        found = []
+        for end, half, own in zip(("", "_reverse"), halves, states, strict=False):
+            if scanned and isinstance(half, LSTM):
+                found.append(self.scanned(f"l{k}{end}", half, x, own))
+            else:
+                found.append(self.ending(f"l{k}{end}", half, x, own))
         if both:
             return self.node("Concat", found, f"l{k}_h", axis=2), False
         return found[0], False
