@@ -14,6 +14,7 @@ from fastlstm.errors import MissingExtraError, ModelError, ReaderError
 from fastlstm.model import Affine, Layer, Model
 from fastlstm.readers import chain, onnx_check, onnx_guard, onnx_layouts
 from fastlstm.readers.elements import Elements, WrongLayout
+from fastlstm.readers.onnx_node import TooLarge
 from fastlstm.readers.onnx_projection import stands_for
 from fastlstm.readers.onnx_tracing import Run, traced
 from fastlstm.readers.places import (
@@ -48,8 +49,10 @@ def read(
     `source` is the file's path, or its bytes. Read are LSTM, GRU and RNN nodes with every attribute
     that a Model can express, Gemm and MatMul with weights, activations, LayerNormalization,
     BatchNormalization, sums, scalings, and whatever moves values around them; the series may come
-    batch first or time first. A reverse direction alone becomes one half of a Bidirectional whose
-    other half is 0. A division by a constant and a BatchNormalization are rounded once to float32.
+    batch first or time first. A Scan and a loop that is written out step by step are read where
+    their steps are a cell that a Model has. A reverse direction alone becomes one half of a
+    Bidirectional whose other half is 0. A division by a constant and a BatchNormalization are
+    rounded once to float32.
 
     States that the graph takes as inputs begin where a file of our own says, else at zeros; int32
     lengths are taken as full, because a Model runs each sequence at its own length. A graph that
@@ -106,6 +109,8 @@ def _read(opened: Opened, output: str | None, metadata: Mapping[str, Any] | None
             if layout.dynamic:
                 again = list(onnx_layouts.layouts(opened, entries, size=1))[number]
                 _same_elsewhere(opened, entries, again, wanted, layers)
+        except TooLarge:
+            raise
         except (ReaderError, ModelError) as error:
             if refusal is None or isinstance(refusal, WrongLayout) > isinstance(error, WrongLayout):
                 refusal = error if isinstance(error, ReaderError) else ReaderError(str(error))
@@ -154,7 +159,7 @@ def _same_elsewhere(
     """Raise ReaderError where sequences of other sizes go through another network."""
     try:
         _, others, _ = _followed(opened, entries, layout, wanted)
-    except WrongLayout:
+    except (TooLarge, WrongLayout):
         raise
     except (ReaderError, ModelError) as error:
         raise ReaderError(

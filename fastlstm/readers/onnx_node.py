@@ -36,16 +36,20 @@ class Statistic:
 Value: TypeAlias = Elements | Statistic | Constant | None
 
 
+class TooLarge(ReaderError):
+    """The graph makes more than any real network does, in whatever layout."""
+
+
 @dataclass
 class Room:
     """How many values may still be made while one graph is traced."""
 
-    left: int = 100_000_000
+    left: int = 50_000_000
 
     def take(self, count: int, origin: str) -> None:
         """Raise ReaderError where there is no room for `count` more."""
         if count > self.left:
-            raise ReaderError(
+            raise TooLarge(
                 f"{origin}: expected a network of real size, found that it makes {count:,} values"
             )
         self.left -= count

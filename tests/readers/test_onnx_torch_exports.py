@@ -119,13 +119,13 @@ def test_torchscript_exporter_of_relu():
     assert_equal(from_onnx(exported(module, dynamo=False, dynamic=True)), module)
 
 
-# One export takes a second: half of the combinations are for the slow run.
+# One export takes a second: most of the combinations are for the slow run.
 @pytest.mark.parametrize(
     ("kind", "layers", "both", "first"),
     [
         pytest.param(
             *(kind, layers, both, (layers + both + len(kind)) % 2 == 0),
-            marks=[pytest.mark.slow] if (layers + both) % 2 else [],
+            marks=[pytest.mark.slow] if (layers + both) % 2 or layers == 3 else [],
         )
         for kind in KINDS
         for layers in (1, 2, 3)
