@@ -110,7 +110,7 @@ def _read(module: nn.Module, metadata: Mapping[str, Any], input_size: int | None
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     refusals: list[ReaderError] = []
     axes = None
-    for way, trace, size in _running(module, input_size):
+    for way, trace, size, unsure in _running(module, input_size):
         # nn.LSTM takes (time, inputs) too, where a dim=1 that meant time would mean values.
         if recurrent and axes is not None and way.axes != axes:
             break
@@ -129,13 +129,18 @@ def _read(module: nn.Module, metadata: Mapping[str, Any], input_size: int | None
         except ReaderError as error:
             refusals.append(error)
         else:
+            if unsure:
+                raise ReaderError(
+                    f"{type(module).__name__}: expected weights that say how many values a sample "
+                    f"has, found that it runs with {size} and with {size + 1}; say input_size"
+                )
             return model
     # A refusal for the layout is the least telling: the module only wants to be called otherwise.
     telling = [error for error in refusals if not isinstance(error, WrongLayout)]
     raise (telling or refusals)[0] from None
 
 
-def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, Trace, int]]:
+def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, Trace, int, bool]]:
     """The ways of calling in which the module runs on random input, a trace and a size for each."""
     import torch
 
@@ -185,7 +190,9 @@ def _running(module: nn.Module, input_size: int | None) -> Iterator[tuple[Way, T
                 found += 1
                 if not way.alone:
                     batched.add((way.kind, way.axes))
-                yield way, Trace(1 if way.alone else batch, time), size
+                # Where another size goes too, the weights do not say which it is.
+                unsure = input_size is None and not way.scalar and runs(way, size + 1)
+                yield way, Trace(1 if way.alone else batch, time), size, unsure
     if found:
         return
     _check_indices(module)

@@ -80,11 +80,10 @@ def test_both_directions_and_projections(kind, layers, both):
     make, options = RECURRENT.get(kind, nn.LSTM), {"bidirectional": both}
     if kind == "LSTM-projected":
         options["proj_size"] = 3
-    for bias in (True, False):
-        module = make(2, 7, layers, bias=bias, **options)
-        model = read(module)
-        assert [type(layer) is Bidirectional for layer in model.layers] == [both] * layers
-        assert_reads_as(module, model, batch_first=False)
+    module = make(2, 7, layers, bias=(layers + both) % 2 == 0, **options)
+    model = read(module)
+    assert [type(layer) is Bidirectional for layer in model.layers] == [both] * layers
+    assert_reads_as(module, model, batch_first=False)
 
 
 class BothWays(nn.Module):

@@ -1,7 +1,9 @@
 """What a Model cannot express is refused by name, and never approximated."""
 
+import numpy as np
 import pytest
 
+from fastlstm import reference
 from fastlstm.errors import ReaderError
 from fastlstm.readers.torch_module import read
 
@@ -169,3 +171,15 @@ def test_an_unfitting_to_model_is_refused():
 
     with pytest.raises(ReaderError, match=r"Odd\.to_model\(\): expected a fastlstm Model"):
         read(Odd())
+
+
+def test_a_size_that_the_weights_do_not_say_is_asked_for():
+    module = Wrapped(lambda m, x: m.head(x[..., 1:3]), head=nn.Linear(2, 2))
+    with pytest.raises(ReaderError, match=r"how many values a sample has, found .*say input_size"):
+        read(module)
+    model = read(module, input_size=5)
+    assert model.input_size == 5
+    x = torch.randn(4, 5, dtype=torch.float64)
+    with torch.no_grad():
+        expected = module.double()(x).numpy()
+    np.testing.assert_allclose(reference.run(model, x.numpy()), expected, rtol=0, atol=1e-12)
