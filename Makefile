@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 PACKAGES := examples/node/node_modules/.ready examples/browser/node_modules/.ready
 SOURCES := $(shell find fastlstm export bench -name '*.py' -o -name '*.toml' -o -name '*.mjs' -o -name py.typed)
 TYPECHECK := build/typecheck
+# A process for each core, at most four, each with whole files of tests.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -21,12 +23,12 @@ demo: $(READY) ## train, save, verify, export, stream and bench on a real series
 	@$(BIN)/python examples/demo.py
 
 test: $(READY) $(PACKAGES) ## run the tests
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 widths: $(READY) $(PACKAGES) ## run the tests with vectors of 4, 8 and 16 lanes, one after the other
 	@for width in 4 8 16; do \
 	  echo "FASTLSTM_VECTOR_WIDTH=$$width"; \
-	  FASTLSTM_VECTOR_WIDTH=$$width $(BIN)/python -m pytest || exit 1; \
+	  FASTLSTM_VECTOR_WIDTH=$$width $(PYTEST) || exit 1; \
 	done
 
 lint: $(READY) ## check format, lint and types
