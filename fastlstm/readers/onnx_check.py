@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.errors import ReaderError
-from fastlstm.readers import onnx_guard
+from fastlstm.readers import onnx_guard, onnx_layouts, onnx_lengths
 from fastlstm.readers.onnx_tracing import names_in, needed
 from fastlstm.readers.places import Carried
 
@@ -43,7 +43,11 @@ def check(
     name: str,
     model: Model,
 ) -> None:
-    """Raise ReaderError unless the graph gives the reference's numbers on random input."""
+    """Raise ReaderError unless the graph gives the reference's numbers on random input.
+
+    One that takes lengths must give them for the steps of shorter sequences too, whatever stands
+    after their ends.
+    """
     from onnx.reference import ReferenceEvaluator
 
     from fastlstm import reference
@@ -53,31 +57,39 @@ def check(
     proto = _in_float64(opened, name)
     # All sequences of a batch are alike; the reference takes its time for each.
     compared = max(1, min(layout.batch, MOST_STEPS // layout.time))
-    for seed, gain in ((1, 1.0), (2, 30.0)):
+    whole = np.full(layout.batch, layout.time)
+    cases = [(1, 1.0, whole), (2, 30.0, whole)]
+    counted = any(entry.kind in onnx_layouts.WHOLE_NUMBERS for entry in entries)
+    if counted and layout.time > 1:
+        cases.append((3, 1.0, onnx_lengths.shorter(layout.batch, layout.time)))
+    # The evaluator's own nodes pass over sequence_lens.
+    nodes = onnx_lengths.heeding() if counted else None
+    for seed, gain, lengths in cases:
         series = reference.check_input(model, layout.batch * layout.time, seed)
         x = gain * series.astype(np.float64).reshape(layout.batch, layout.time, -1)
-        feed = _feed(entries, layout, run, x)
+        feed = _feed(entries, layout, run, x, lengths)
         try:
             with np.errstate(all="ignore"):
-                outputs: Any = ReferenceEvaluator(proto).run(None, feed)
+                outputs: Any = ReferenceEvaluator(proto, new_ops=nodes).run(None, feed)
         except NotImplementedError:
             return  # an older onnx, whose evaluator lacks a direction
         except Exception as error:  # somebody's graph may fail in any way
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ReaderError(f"it cannot be run by onnx's reference evaluator: {reason}") from None
         found = np.asarray(outputs[0], np.float64)
-        expected, judged = _expected(run, result, model, x[:compared], np.float64)
+        expected, judged = _expected(run, result, model, x[:compared], lengths, np.float64)
         room = TOLERANCE * max(1.0, float(np.abs(expected[judged]).max(initial=0)))
         distance = float("inf")
         if found.shape == expected.shape:
             distance = float(np.abs(found - expected)[judged].max(initial=0))
         if not distance <= room:
-            single, _ = _expected(run, result, model, x[:compared], np.float32)
+            single, _ = _expected(run, result, model, x[:compared], lengths, np.float32)
             strays = float(np.abs(single - expected)[judged].max(initial=0))
             room = FACTOR * strays + FLOOR if run.rounded else max(room, CHAOS * strays)
         # Written so that NaN is refused.
         if not distance <= room:
             kinds = ", ".join(layer.kind for layer in model.layers)
+            kinds += "" if lengths is whole else f"; lengths {lengths.tolist()} of {layout.time}"
             raise ReaderError(
                 f"it computes something else than the chain that was read from it ({kinds}): "
                 f"expected outputs of shape {expected.shape} within {room:.3g}, found "
@@ -98,25 +110,39 @@ def _beyond_evaluator(opened: Opened, name: str) -> bool:
 
 
 def _expected(
-    run: Run, result: Result, model: Model, x: NDArray[np.float64], dtype: type
+    run: Run,
+    result: Result,
+    model: Model,
+    x: NDArray[np.float64],
+    lengths: NDArray[np.integer[Any]],
+    dtype: type,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The graph's output by the reference, element by element, and which of them x says.
 
-    Each element is one of a place; of those of sequences beyond x nothing is said.
+    Each element is one of a place; of those of sequences beyond x nothing is said, nor of those
+    after a sequence's end.
     """
     from fastlstm import reference
 
-    ends = [reference.run_with_state(model, sequence, dtype) for sequence in x]
+    ends = [
+        reference.run_with_state(model, sequence[:count], dtype)
+        for sequence, count in zip(x, lengths, strict=False)
+    ]
     where = run.trace.where(result.numbers)
     found = np.zeros(result.numbers.shape)
-    known = where.batch < len(x)
-    outputs = np.stack([end.output for end in ends])
+    outputs = np.zeros((len(x), run.trace.time, model.output_size))
+    for row, end in zip(outputs, ends, strict=True):
+        row[: len(end.output)] = end.output
+    counts, time = lengths[where.batch], where.time
+    if len(np.unique(time)) < run.trace.time:  # no sequence, but what is there after the last step
+        time = np.where(time == run.trace.time - 1, counts - 1, time)
+    known = (where.batch < len(x)) & (time < counts)
     last = len(model.layers) - 1
     names = {state.name: k for k, state in enumerate(model.states) if state.layer == last}
     for position in np.unique(where.place):
         place, here = run.trace.places[position], (where.place == position) & known
         if place is result.place:
-            found[here] = outputs[where.batch[here], where.time[here], where.column[here]]
+            found[here] = outputs[where.batch[here], time[here], where.column[here]]
         else:  # a state that the last layer carries
             assert isinstance(place, Carried)
             states = np.stack([end.state[names[place.name]] for end in ends])
@@ -124,10 +150,10 @@ def _expected(
     return found, known
 
 
-def _feed(entries: list[Entry], layout: Layout, run: Run, x: Any) -> dict[str, Any]:
-    """The inputs of the graph: the series, states at their start, full lengths."""
-    from fastlstm.readers import onnx_layouts
-
+def _feed(
+    entries: list[Entry], layout: Layout, run: Run, x: Any, lengths: NDArray[np.integer[Any]]
+) -> dict[str, Any]:
+    """The inputs of the graph: the series, states at their start, lengths."""
     values = onnx_layouts.fed(run.opened, entries, layout, run.trace)
     feed: dict[str, Any] = {}
     for entry in entries:
@@ -135,7 +161,7 @@ def _feed(entries: list[Entry], layout: Layout, run: Run, x: Any) -> dict[str, A
         if entry is layout.x:
             feed[entry.name] = layout.arranged(x)
         elif isinstance(value, np.ndarray):
-            feed[entry.name] = value
+            feed[entry.name] = lengths.astype(value.dtype)
         else:
             start = run.trace.start(value)  # type: ignore[arg-type]
             assert start is not None

@@ -65,7 +65,8 @@ def read(
     a file of our own keeps what it had.
 
     The graph is traced twice, at different sizes of its dynamic axes, and then run in float64 by
-    onnx's reference evaluator and compared with fastlstm.reference.
+    onnx's reference evaluator and compared with fastlstm.reference; one that takes lengths, for
+    sequences of other lengths too.
 
     Raises ReaderError, which names the node, for anything that a Model cannot express and for a
     file that is damaged, missing or hostile, and MissingExtraError without onnx.

@@ -35,6 +35,7 @@ AXES: dict[int, tuple[tuple[str, ...], ...]] = {
 # is another network at the other.
 SIZES = ((2, 3), (3, 5))  # (batch, time)
 MOST_INPUTS = 64
+WHOLE_NUMBERS = ("INT32", "INT64")
 MOST_STEPS = 100_000
 
 
@@ -176,7 +177,7 @@ def fed(opened: Opened, found: list[Entry], layout: Layout, trace: Trace) -> dic
             values[entry.name] = x.moved(layout.arranged)
             continue
         shape = _shape(entry, layout)
-        if entry.kind in ("INT32", "INT64"):
+        if entry.kind in WHOLE_NUMBERS:
             if shape != (layout.batch,):
                 raise ReaderError(
                     f"input {entry.name!r}: expected whole numbers only as the lengths of "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastlstm.model import GRU, LSTM, RNN, Bidirectional
-from fastlstm.readers import loops
+from fastlstm.readers import loops, onnx_lengths
 from fastlstm.readers.elements import Elements
 from fastlstm.readers.onnx_projection import silent, stands_for
 from fastlstm.readers.places import Constant, Layered
@@ -151,13 +151,14 @@ def _halves(node: Node, x: Elements, count: int, batch_first: bool, whole: Eleme
             f"expected hidden_size {hidden}, by the shape {r.shape} of R, found "
             f"{node.integer('hidden_size', hidden)}"
         )
-    if x.shape != whole.shape:
-        w = w[..., _columns(whole)]
-    arrays = {"weight_ih_l0": w, "weight_hh_l0": r}
+    taken = _columns(whole) if x.shape != whole.shape else list(range(whole.shape[2]))
+    arrays = {"weight_ih_l0": w[..., taken], "weight_hh_l0": r}
     b = node.weights(3, count, 2 * gates * hidden)
     if b is not None:
         arrays["bias_ih_l0"], arrays["bias_hh_l0"] = np.split(b, 2, axis=1)
     arrays = {name: _blocks(array, GATES[kind]) for name, array in arrays.items()}
+    if len(taken) < whole.shape[2] and node.optional(4) is not None:
+        _check_held(node, _blocks(np.delete(w, taken, axis=2), GATES[kind]), arrays)
     if kind == "LSTM" and (peephole := node.weights(7, count, 3 * hidden)) is not None:
         arrays["peephole_l0"] = _blocks(peephole, PEEPHOLES)
     if kind == "LSTM" and node.integer("input_forget", 0):
@@ -221,6 +222,24 @@ def _check_lengths(node: Node, x: Elements) -> None:
             f"expected sequence_lens of {batch} times {time}, or as an input of the graph, found "
             f"{np.ravel(lengths)[:8].tolist()}: a Model runs each sequence to its own end"
         )
+
+
+def _check_held(node: Node, columns: Array, arrays: dict[str, Array]) -> None:
+    """Refuse weights of inputs that are 0 within the lengths and do anything but hold c after."""
+    if (
+        node.kind == "LSTM"
+        and columns.shape[2] == 1
+        and all(
+            onnx_lengths.holds(column, others)
+            for column, *others in zip(columns[..., 0], *arrays.values(), strict=True)
+        )
+    ):
+        return
+    raise node.refuse(
+        f"its sequence_lens and its inputs that are 0 in full sequences: expected one such input, "
+        f"of an LSTM, whose weights hold c after a sequence's end ({-onnx_lengths.HOLD:g} to gate "
+        f"i, {onnx_lengths.HOLD:g} to f, 0 to g and o), found others"
+    )
 
 
 def _states(node: Node, shape: tuple[int, ...], batch_first: bool) -> dict[str, Any]:
