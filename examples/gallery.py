@@ -24,7 +24,7 @@ from rich.table import Table
 import fastlstm
 from fastlstm import train
 from fastlstm.bench.machine import describe
-from fastlstm.cli import telling
+from fastlstm.cli_output import telling
 from fastlstm.train.recipe import about
 
 if TYPE_CHECKING:
