@@ -17,7 +17,7 @@ from rich.console import Console
 
 import fastlstm
 from fastlstm import bench, cli_tables, export, train
-from fastlstm.cli import telling
+from fastlstm.cli_output import telling
 from fastlstm.cli_series import carry_on, clock_text
 from fastlstm.train.series import load_series
 from fastlstm.train.split import split
