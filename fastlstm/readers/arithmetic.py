@@ -42,7 +42,24 @@ def affine(
     shapes = [c.shape for c in constants if c is not None]
     shape = np.broadcast_shapes(value.shape, *shapes)
     value = value.moved(lambda a: np.broadcast_to(a, shape))
-    trace = value.trace
+    try:
+        return _each_scaled(value, constants, origin)
+    except _Unequal:
+        # One value of a step may stand in a vector twice, with another constant each time.
+        for axis in range(value.numbers.ndim)[::-1]:
+            found = _vectors_scaled(value, constants, axis, origin)
+            if found is not None:
+                return found
+        raise
+
+
+class _Unequal(ReaderError):
+    """A constant that is not the same wherever its value stands."""
+
+
+def _each_scaled(value: Elements, constants: list[Any], origin: str) -> Elements:
+    """Every place in `value` scaled and shifted, column by column."""
+    trace, shape = value.trace, value.shape
     where = trace.where(value.numbers)
     numbers = np.empty(shape, np.int64)
     for position in np.unique(where.place):
@@ -60,12 +77,35 @@ def affine(
     return Elements(trace, numbers)
 
 
+def _vectors_scaled(
+    value: Elements, constants: list[Any], axis: int, origin: str
+) -> Elements | None:
+    """The vectors along `axis` scaled and shifted as they stand; None where they are none."""
+    vectors: list[Array | None] = []
+    for constant in constants:
+        if constant is None:
+            vectors.append(None)
+            continue
+        rows = np.moveaxis(np.broadcast_to(constant, value.shape), axis, -1)
+        rows = rows.reshape(-1, value.shape[axis])
+        if (rows != rows[:1]).any() or (rows[0].astype(np.float32) != rows[0]).any():
+            return None
+        vectors.append(rows[0].astype(np.float32))
+    trace = value.trace
+    try:
+        found = trace.vectors(value.last_axis(axis), origin)
+    except ReaderError:
+        return None
+    made = _scaled(trace, found.place, vectors[0], vectors[1], True, origin)
+    return trace.of(found, made).moved(lambda a: np.moveaxis(a, -1, axis))
+
+
 def _by_column(place: Place, column: Numbers, values: Any, neutral: float, origin: str) -> Array:
     """One constant for each column of a place; `neutral` where the tensor has no such column."""
     found = np.full(place.size, neutral, np.float32)
     found[column] = values
     if (found[column] != values).any():
-        raise ReaderError(
+        raise _Unequal(
             f"{origin}: its constants are not the same float32 values at every step, which no "
             "layer of a Model has"
         )

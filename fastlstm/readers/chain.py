@@ -112,6 +112,10 @@ class _Chains:
         for inner, other in sides:
             start, links = self.to(inner)
             source, columns = _unselected(other, place.columns)
+            if source is inner:
+                # Each value with another of the same step: a sum of two, rounded once as by `+`.
+                both = np.eye(place.size, dtype=np.float32) + selection(place.size, columns)
+                return start, [*links, _Link(place, Dense(both))]
             if source is start or any(link.place is source for link in links):
                 return start, [*links, _Link(place, None, source, columns)]
         for inner, other in sides:

@@ -171,6 +171,36 @@ def test_a_value_with_itself():
     np.testing.assert_array_equal(reference.run(model, samples()), 2 * run(samples(), gru))
 
 
+def test_a_value_with_itself_turned_round():
+    net = Network()
+    y, gru = net.gru(net.x, SIZE)
+    model = net.model(arithmetic.add(y, y.moved(lambda a: a[..., ::-1]), "add"))
+    assert [layer.kind for layer in model.layers] == ["GRU", "Dense"]
+    h = run(samples(), gru)
+    np.testing.assert_array_equal(reference.run(model, samples()), h + h[:, ::-1])
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_one_value_twice_with_another_constant_each_time(axis):
+    net = Network()
+    twice = side_by_side(net.x, net.x)
+    scale, shift = cases.affine(2 * SIZE).arrays.values()
+    turned = twice.moved(lambda a: np.moveaxis(a, -1, axis))
+    around = (..., None) if axis == 1 else ...
+    made = arithmetic.affine(turned, scale[around], shift[around], "norm")
+    model = net.model(made.last_axis(axis))
+    x = samples().astype(float)
+    expected = np.concatenate([x, x], 1) * scale.astype(float) + shift
+    np.testing.assert_allclose(reference.run(model, samples()), expected, rtol=0, atol=1e-15)
+
+
+def test_a_constant_of_its_own_at_each_step_is_refused():
+    net = Network()
+    positions = np.arange(TIME, dtype=np.float32)[:, None]
+    with pytest.raises(ReaderError, match="not the same float32 values at every step"):
+        arithmetic.affine(net.x, None, positions, "positions")
+
+
 def test_two_recurrent_branches_are_refused_by_name():
     net = Network()
     y, _ = net.gru(net.x, SIZE)
