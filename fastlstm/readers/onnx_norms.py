@@ -33,6 +33,8 @@ def layer_normalization(node: Node) -> list[Value]:
     if weight is None:
         raise node.refuse("expected a weight as input 1, found nothing")
     layer = LayerNorm(weight, bias, node.floating("epsilon", 1e-5))
+    # eps is taken for the decimal number that the file's float32 stands for.
+    node.rounded.append(node.origin)
     return [value.trace.apply(value, layer, node.origin)]
 
 
@@ -131,6 +133,7 @@ def statistic(node: Node) -> list[Value]:
         ):
             eps = max(value.eps for value in values if isinstance(value, Statistic))
             layer = LayerNorm(np.ones(first.of.shape[-1], np.float32), None, eps)
+            node.rounded.append(node.origin)
             return [first.of.trace.apply(first.of, layer, node.origin)]
     raise _odd(node, first)
 
