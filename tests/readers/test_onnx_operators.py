@@ -194,11 +194,12 @@ def test_a_layer_norm_node():
 
 def test_a_layer_norm_of_small_values():
     """Beside a variance of eps, the float32 that the file has for eps shows in float64."""
-    constants = {"small": np.float32(3e-3), "w": graphs.uniform(3), "b": graphs.uniform(3, seed=1)}
-    scaled = node("Mul", ["x", "small"], ["z"])
+    small = graphs.uniform(3, 3) * np.float32(3e-3)
+    constants = {"small": small, "w": graphs.uniform(3), "b": graphs.uniform(3, seed=1)}
+    scaled = node("MatMul", ["x", "small"], ["z"])
     norm = node("LayerNormalization", ["z", "w", "b"], ["y"], axis=-1, epsilon=1e-5)
     model, proto = read([scaled, norm], constants)
-    assert [layer.kind for layer in model.layers] == ["Affine", "LayerNorm"]
+    assert kinds(model) == ["Dense", "LayerNorm"]
     assert model.layers[1].eps == 1e-5
     graphs.agrees(model, proto)
 
