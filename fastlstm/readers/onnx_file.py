@@ -12,9 +12,9 @@ import numpy as np
 
 from fastlstm.errors import MissingExtraError, ModelError, ReaderError
 from fastlstm.model import Affine, Layer, Model
-from fastlstm.readers import chain, onnx_check, onnx_guard, onnx_layouts
+from fastlstm.readers import chain, onnx_check, onnx_guard, onnx_layouts, onnx_norms
 from fastlstm.readers.elements import Elements, WrongLayout
-from fastlstm.readers.onnx_node import TooLarge
+from fastlstm.readers.onnx_node import Statistic, TooLarge
 from fastlstm.readers.onnx_projection import stands_for
 from fastlstm.readers.onnx_tracing import Run, traced
 from fastlstm.readers.places import (
@@ -133,6 +133,9 @@ def _followed(
     run, values = traced(opened, entries, layout, wanted)
     values = onnx_layouts.unlooped(values, wanted)
     first, *others = values
+    if isinstance(first, Statistic) and first.kind == "mean":
+        first = onnx_norms.mean(first, f"output {wanted[0]!r}")
+        run.rounded.append(wanted[0])
     if not isinstance(first, Elements):
         raise ReaderError(
             f"output {wanted[0]!r}: expected a value of the network, found one that does not "

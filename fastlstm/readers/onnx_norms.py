@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastlstm.model import LayerNorm
+from fastlstm.model import Dense, LayerNorm
 from fastlstm.readers import arithmetic
 from fastlstm.readers.elements import Elements
 from fastlstm.readers.onnx_node import Statistic, shortest
@@ -91,8 +91,17 @@ def reduce_mean(node: Node) -> list[Value]:
     return [Statistic("variance" if isinstance(value, Statistic) else "mean", of)]
 
 
-def statistic(node: Node) -> list[Value]:
-    """What follows after the mean, up to the norm. Raises ReaderError for any other formula."""
+def mean(value: Statistic, origin: str) -> Elements:
+    """A mean that is no part of a norm: a Dense that adds up the n values of a step by 1 / n."""
+    size = value.of.shape[-1]
+    return value.of.trace.apply(value.of, Dense(np.full((1, size), 1 / size, np.float32)), origin)
+
+
+def statistic(node: Node) -> list[Value] | None:
+    """What follows after the mean, up to the norm; None where means are used as plain values.
+
+    Raises ReaderError for any other formula.
+    """
     kind, values = node.kind, [value for value in node.inputs if value is not None]
     kinds = [value.kind if isinstance(value, Statistic) else "" for value in values]
     first = next(value for value in values if isinstance(value, Statistic))
@@ -101,6 +110,8 @@ def statistic(node: Node) -> list[Value]:
         for value in values
         if isinstance(value, Statistic)
     ):
+        if all(kind in ("mean", "") for kind in kinds):
+            return None
         raise _odd(node, first)
     number = next((v for v in values if isinstance(v, np.ndarray)), None)
     scalar = float(number.ravel()[0]) if number is not None and number.size == 1 else None
@@ -135,6 +146,8 @@ def statistic(node: Node) -> list[Value]:
             layer = LayerNorm(np.ones(first.of.shape[-1], np.float32), None, eps)
             node.rounded.append(node.origin)
             return [first.of.trace.apply(first.of, layer, node.origin)]
+    if all(kind in ("mean", "") for kind in kinds):
+        return None
     raise _odd(node, first)
 
 

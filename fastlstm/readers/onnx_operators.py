@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,15 @@ def results(node: Node) -> list[Value]:
             return list(onnx_single.run(node, [value.numbers]))
     constants = [value for value in node.inputs if value is None or isinstance(value, np.ndarray)]
     if any(isinstance(value, Statistic) for value in node.inputs):
-        return onnx_norms.statistic(node)
+        found = onnx_norms.statistic(node)
+        if found is not None:
+            return found
+        node.rounded.append(node.origin)
+        plain = [
+            onnx_norms.mean(value, node.origin) if isinstance(value, Statistic) else value
+            for value in node.inputs
+        ]
+        return results(replace(node, inputs=plain))
     if len(constants) == len(node.inputs):
         if node.kind not in onnx_single.FOLDED:
             raise node.refuse("on constants alone this operator is not known")

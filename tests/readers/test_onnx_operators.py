@@ -184,6 +184,27 @@ def test_a_layer_norm_written_out(form):
     graphs.agrees(model, proto)
 
 
+@pytest.mark.parametrize("after", ["Add", "Concat", "MatMul", None])
+def test_a_mean_over_the_values_of_a_step(after):
+    """As a plain value, no part of a norm; a third is no float32, so it is equal but for that."""
+    mean = node("ReduceMean", ["x"], ["mean" if after else "y"], axes=[-1])
+    following = {
+        "Add": [node("Add", ["mean", "x"], ["y"])],
+        "Concat": [node("Concat", ["mean", "x"], ["y"], axis=-1)],
+        "MatMul": [node("MatMul", ["mean", "w"], ["y"])],
+    }
+    model, proto = read([mean, *following.get(after, [])], {"w": graphs.uniform(1, 2)})
+    x = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    middle = x.astype(float).mean(1, keepdims=True)
+    expected = {
+        "Add": middle + x,
+        "Concat": np.concatenate([middle, x], 1),
+        "MatMul": middle @ graphs.uniform(1, 2),
+    }.get(after, middle)
+    np.testing.assert_allclose(reference.run(model, x), expected, rtol=0, atol=1e-7)
+    graphs.agrees(model, proto)
+
+
 def test_a_layer_norm_node():
     constants = {"w": graphs.uniform(3), "b": graphs.uniform(3, seed=1)}
     cell = node("LayerNormalization", ["x", "w", "b"], ["y"], axis=2, epsilon=1e-3)
