@@ -86,7 +86,7 @@ def reduce_mean(node: Node) -> list[Value]:
     if axes not in ([-1], [len(of.shape) - 1]) or node.integer("keepdims", 1) != 1:
         raise node.refuse(
             f"it takes a mean over the axes {axes} of shape {of.shape}: a Model has means only "
-            "within a layer norm, over the values of one step"
+            "over the values of one step, the last axis, which is kept"
         )
     return [Statistic("variance" if isinstance(value, Statistic) else "mean", of)]
 

@@ -39,7 +39,7 @@ def results(node: Node) -> list[Value]:
         if found is not None:
             return found
         node.rounded.append(node.origin)
-        plain = [
+        plain: list[Value] = [
             onnx_norms.mean(value, node.origin) if isinstance(value, Statistic) else value
             for value in node.inputs
         ]
