@@ -19,7 +19,6 @@ from fastlstm.readers.places import (
     Moment,
     Place,
     Sum,
-    momentary,
 )
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ def _at_one_step(trace: Trace, wa: Where, wb: Where) -> bool:
     """Whether all pairs of elements are of the same sequence and step, none of a formula."""
     positions = np.unique(np.concatenate([wa.place.ravel(), wb.place.ravel()]))
     places = [trace.places[k] for k in positions]
-    if any(momentary(place) for place in places):
+    if any(place.momentary for place in places):
         return False
     return bool((wa.batch == wb.batch).all() and (wa.time == wb.time).all())
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastlstm.model import Dense, LayerNorm
 from fastlstm.readers import arithmetic
+from fastlstm.readers.batch_norm import folded
 from fastlstm.readers.elements import Elements
 from fastlstm.readers.onnx_node import Statistic, shortest
 
@@ -63,14 +64,11 @@ def batch_normalization(node: Node) -> list[Value]:
         raise node.refuse("expected scale, bias, mean and variance")
     weight, bias, mean, variance = (array for array in arrays if array is not None)
     eps = node.floating("epsilon", 1e-5)
-    deviation = variance.astype(np.float64) + eps
-    if not (deviation > 0).all():
+    if not (variance.astype(np.float64) + eps > 0).all():
         raise node.refuse("expected variances above 0, found others")
-    scale = 1 / np.sqrt(deviation) * weight
-    shift = bias - mean * scale
     around = (size, *(1,) * (len(value.shape) - 2))
     node.rounded.append(node.origin)
-    factor, offset = (a.astype(np.float32).reshape(around) for a in (scale, shift))
+    factor, offset = (a.reshape(around) for a in folded(weight, bias, mean, variance, eps))
     return [arithmetic.affine(value, factor, offset, node.origin)]
 
 

@@ -6,9 +6,9 @@ place. Places are made once each, so that two ways to the same numbers meet in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -55,10 +55,8 @@ class Input(Place):
 
 
 @dataclass(frozen=True, eq=False)
-class Given(Place):
-    """A state that the caller feeds in: known at the first step only."""
-
-    name: str
+class Start(Place):
+    """What stands before the first step, the same for every sequence or the caller's own."""
 
     @cached_property
     def momentary(self) -> bool:
@@ -72,20 +70,17 @@ class Given(Place):
 
 
 @dataclass(frozen=True, eq=False)
-class Constant(Place):
+class Given(Start):
+    """A state that the caller feeds in: known at the first step only."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Constant(Start):
     """Constants among traced values: where an unrolled loop begins."""
 
     values: Array
-
-    @cached_property
-    def momentary(self) -> bool:
-        """What is made of it belongs to one step of a loop."""
-        return True
-
-    @cached_property
-    def fed(self) -> bool:
-        """It is."""
-        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +181,6 @@ class Moment(Place):
         return True
 
 
-def momentary(place: Place) -> bool:
-    """Whether it stems from a Moment or a given state, so that its elements have the time 0."""
-    return place.momentary
-
-
 def layer_key(layer: Layer, *, initial: bool = True) -> Hashable:
     """What two layers that compute the same share: kind, options and the bits of their arrays.
 
@@ -203,14 +193,6 @@ def layer_key(layer: Layer, *, initial: bool = True) -> Hashable:
     )
     options = tuple((k, str(v)) for k, v in layer.options.items())
     return layer.kind, options, arrays
-
-
-def without_initial(layer: Any) -> Any:
-    """A copy of a recurrent layer that begins at zeros."""
-    if isinstance(layer, Bidirectional):
-        return Bidirectional(without_initial(layer.forward), without_initial(layer.backward))
-    arrays = {f.name: getattr(layer, f.name) for f in fields(layer)}
-    return type(layer)(**{k: None if k in ("h0", "c0") else v for k, v in arrays.items()})
 
 
 def selection(size: int, columns: Columns) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastlstm.errors import ReaderError
 from fastlstm.readers import torch_layers
+from fastlstm.readers.batch_norm import folded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +249,7 @@ def _normed(name: str, func: Any, args: Any, kwargs: Any) -> Any:
     assert mean is not None
     assert variance is not None
     eps = args[-1]
-    factors = torch_layers.folded(weight, bias, mean, variance, eps)
+    factors = folded(weight, bias, mean, variance, eps)
     around = (-1, *(1,) * (args[0].ndim - 2))
     scale, shift = (torch.from_numpy(factor).double().reshape(around) for factor in factors)
     return args[0] * scale + shift, torch.empty(0), torch.empty(0)

@@ -1,4 +1,4 @@
-"""The recurrent operators of torch on elements of a trace, cells too, and BatchNorm's folding."""
+"""The recurrent operators of torch on elements of a trace, cells too."""
 
 from __future__ import annotations
 
@@ -22,17 +22,6 @@ KINDS: dict[str, tuple[Any, dict[str, str]]] = {
     "rnn_tanh": (RNN, {"nonlinearity": "tanh"}),
     "rnn_relu": (RNN, {"nonlinearity": "relu"}),
 }
-
-
-def folded(
-    weight: Array | None, bias: Array | None, mean: Array, variance: Array, eps: float
-) -> tuple[Array, Array]:
-    """Scale and shift of a BatchNorm in eval mode, worked out in float64, rounded once."""
-    scale = 1 / np.sqrt(variance.astype(np.float64) + eps)
-    if weight is not None:
-        scale = scale * weight
-    shift = -mean * scale if bias is None else bias - mean * scale
-    return scale.astype(np.float32), shift.astype(np.float32)
 
 
 def _sequence(kind: str) -> Callable[..., Any]:

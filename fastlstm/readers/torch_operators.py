@@ -12,6 +12,7 @@ import numpy as np
 from fastlstm.errors import ReaderError
 from fastlstm.model import Dense, LayerNorm
 from fastlstm.readers import arithmetic, torch_layers
+from fastlstm.readers.batch_norm import folded
 from fastlstm.readers.elements import Elements, WrongLayout
 from fastlstm.readers.torch_moves import Call, UnknownOperator, Values
 from fastlstm.readers.torch_operands import operand, put, scaled, weights
@@ -238,7 +239,7 @@ def _batch_norm(
             "expected running statistics, found none (track_running_stats=False, or training): "
             "what it computes depends on the rest of the batch, which one live stream does not have"
         )
-    scale, shift = torch_layers.folded(
+    scale, shift = folded(
         None if weight is None else weights(call, weight, "weight"),
         None if bias is None else weights(call, bias, "bias"),
         weights(call, mean, "running mean"),

@@ -25,7 +25,7 @@ from fastlstm.model import (
     LayerNorm,
     Model,
 )
-from fastlstm.readers.torch_layers import folded
+from fastlstm.readers.batch_norm import folded
 
 if TYPE_CHECKING:
     # A layer's name in the state, or an activation; with options where the weights do not say all.
