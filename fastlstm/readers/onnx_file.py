@@ -66,7 +66,8 @@ def read(
 
     The graph is traced twice, at different sizes of its dynamic axes, and then run in float64 by
     onnx's reference evaluator and compared with fastlstm.reference; one that takes lengths, for
-    sequences of other lengths too.
+    sequences of other lengths too. What that evaluator lacks is traced only: relu RNNs,
+    input_forget and, in older releases of onnx, directions.
 
     Raises ReaderError, which names the node, for anything that a Model cannot express and for a
     file that is damaged, missing or hostile, and MissingExtraError without onnx.
