@@ -5,14 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := examples/node/node_modules/.ready examples/browser/node_modules/.ready
-SOURCES := $(shell find fastlstm export bench -name '*.py' -o -name '*.toml' -o -name '*.mjs' -o -name py.typed)
+SOURCES := $(shell find fastlstm export bench -name '*.py' -o -name '*.toml' -o -name '*.mjs' -o -name '*.c' -o -name '*.j2' -o -name py.typed)
 TYPECHECK := build/typecheck
 # A process for each core, at most four, each with whole files of tests.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format types widths bench limits readme training gallery clean distclean
+.PHONY: help setup demo test lint format types widths bench limits readme results training gallery clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,16 +56,25 @@ types: $(TYPECHECK)/.ready ## check types
 	@cd $(TYPECHECK) && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 	  --cache-dir ../../.mypy_cache -p fastlstm
 
-bench: $(READY) ## time every road on this machine, figures into build/bench.json
-	@mkdir -p build
-	@$(BIN)/fastlstm bench --json build/bench.json
+# One process: beside another that measures, no time means anything.
+bench: $(READY) ## time our own kernels, a minute or two, and say what moved since the last time
+	@$(BIN)/python -m pytest bench/suites -q --benchmark-only --benchmark-disable-gc \
+	  --benchmark-autosave --benchmark-quiet
+	@$(BIN)/python bench/suites/moved.py .benchmarks
 
 limits: $(READY) ## measure every goal of speed on this machine, some ten minutes, into bench/results/limits.md
 	@$(BIN)/python -m fastlstm.bench.goals --json bench/results/limits.json --markdown bench/results/limits.md
 
-readme: $(READY) ## time plain LSTMs on this machine and put the table into README.md
-	@$(BIN)/fastlstm bench --hidden 8,32,64 --json bench/results/lstm.json
-	@$(BIN)/python -m fastlstm.bench.report bench/results/lstm.json README.md
+readme: $(READY) ## time the ladder of hidden sizes on this machine, some ten minutes, and put table and plot into README.md
+	@$(BIN)/fastlstm bench ladder --json bench/results/ladder.json
+	@$(BIN)/fastlstm bench report bench/results/ladder.json --readme README.md --plot docs/bench.svg
+
+results: $(READY) ## run the other presets of the bench on this machine, some fifteen minutes, into bench/results/
+	@for preset in quick stacks audio; do \
+	  $(BIN)/fastlstm bench $$preset --json bench/results/$$preset.json --markdown bench/results/$$preset.md || exit 1; \
+	done
+	@$(BIN)/fastlstm bench model examples/browser/model.safetensors --json bench/results/model.json \
+	  --markdown bench/results/model.md
 
 training: $(READY) ## time training steps beside a bare torch loop, into bench/results/training.json
 	@$(BIN)/python -m fastlstm.bench.training

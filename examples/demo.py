@@ -10,13 +10,20 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 import fastlstm
-from fastlstm import bench, cli_tables, export, train
+from fastlstm import cli_tables, export, train
+from fastlstm.bench import presets
+from fastlstm.bench.benchmark import benchmark
+from fastlstm.bench.contenders.contender_list import CONTENDERS
+from fastlstm.bench.reports import document, selection, terminal
+from fastlstm.bench.reports.page import page
+from fastlstm.bench.reports.wording import duration, times
 from fastlstm.cli_output import telling
 from fastlstm.cli_series import carry_on, clock_text
 from fastlstm.train.series import load_series
@@ -25,7 +32,15 @@ from fastlstm.train.split import split
 OUT = Path("demo-run")
 AHEAD = 104  # steps of the forecast beyond the end: two years of weeks
 # Beside the run folder's own files.
-WRITTEN = ["verify.json", "model.onnx", "streamed.csv", "ahead.csv", "ahead.png", "bench.json"]
+WRITTEN = [
+    "verify.json",
+    "model.onnx",
+    "streamed.csv",
+    "ahead.csv",
+    "ahead.png",
+    "bench.json",
+    "bench.html",
+]
 console = Console()
 if not console.is_terminal:
     console = Console(width=160)
@@ -80,11 +95,12 @@ def main(recipe_name: str = "co2") -> int:
     ahead.plot(OUT / "ahead.png")
 
     chapter("6. Bench", "every road that computes the same, timed side by side on one thread")
+    plan = presets.without_starts(presets.own_model(CONTENDERS, recipe_name, model, streams=()))
     with telling("Timing") as tell:
-        timings = bench.compare({recipe_name: model}, progress=tell)
-    for table in cli_tables.timings(timings):
-        console.print(table)
-    write_json("bench.json", timings.to_dict())
+        timings = benchmark(replace(plan, rounds=9), command="make demo", progress=tell)
+    console.print(terminal.report(timings))
+    document.write(timings, OUT / "bench.json")
+    (OUT / "bench.html").write_text(page(timings, "bench.json"), "utf-8")
 
     verdicts = [row.verdict for row in report.rows]
     ran = [row for row in report.rows if row.verdict == "ok"]
@@ -122,18 +138,18 @@ def chapter(title: str, subtitle: str) -> None:
     console.rule(f"[bold]{title}[/] {subtitle}".rstrip(), align="left")
 
 
-def fastest(timings) -> dict[str, str]:
-    """For each way of calling: our median, and the fastest of the others."""
+def fastest(timings: document.Document) -> dict[str, str]:
+    """For each way of calling: our time, and the fastest of the other runtimes."""
     found = {}
-    for mode in dict.fromkeys(row.mode for row in timings.rows):
-        rows = [row for row in timings.rows if row.mode == mode and row.median_ns]
-        ours = [row for row in rows if row.ratio == 1]
-        others = [row for row in rows if not row.contender.startswith("stream")]
+    for mode in timings.modes:
+        rows = [row for row in timings.rows if row.mode == mode.name and row.ns]
+        ours = next((row for row in rows if row.contender == mode.ours), None)
+        others = selection.rivals(timings, rows)
         if ours and others:
-            other = min(others, key=lambda row: row.median_ns)
-            found[mode] = (
-                f"{ours[0].contender} {ours[0].median_ns:,.0f} ns; {other.contender} "
-                f"{other.median_ns:,.0f} ns, {other.ratio:.1f} times ours"
+            other = min(others, key=lambda row: row.ns.value)
+            found[mode.name] = (
+                f"{ours.contender} {duration(ours.ns.value)}; {other.contender} "
+                f"{duration(other.ns.value)}, {times(other.ratio.value)} times ours"
             )
     return found
 

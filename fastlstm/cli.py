@@ -126,7 +126,7 @@ app.command(epilog=cli_verify.EXAMPLE)(cli_verify.verify)
 
 
 app.command(epilog=cli_export.EXAMPLE)(cli_export.export)
-app.command(epilog=cli_bench.EXAMPLE)(cli_bench.bench)
+app.add_typer(cli_bench.app)
 app.command(epilog=cli_warmup.EXAMPLE)(cli_warmup.warmup)
 
 

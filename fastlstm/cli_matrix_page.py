@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastlstm.bench.machine import describe
-from fastlstm.bench.report import cell as plain
-from fastlstm.bench.report import table
+from fastlstm.bench.reports.markdown import cell as plain
+from fastlstm.bench.reports.markdown import table
 from fastlstm.cli_matrix import by_model, entry, notes
 from fastlstm.export.matrix import CUTS, LENGTHS, SEEDS, STEPS
 from fastlstm.verify import PART, YARDSTICK_STEPS

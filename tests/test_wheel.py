@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# Benchmarks of our own kernels, for who works on them: `make bench`.
+NOT_INSTALLED = ROOT / "bench" / "suites"
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def sources():
         ("bench", "fastlstm/bench"),
     ):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".toml", ".mjs") or path.name == "py.typed":
+            if NOT_INSTALLED in path.parents:
+                continue
+            if path.suffix in (".py", ".toml", ".mjs", ".c", ".j2") or path.name == "py.typed":
                 yield f"{package}/{path.relative_to(ROOT / folder).as_posix()}"
 
 

@@ -1,0 +1,1 @@
+"""How sessions are driven and timed: turns, rounds, schedules, percentiles, intervals, noise."""
