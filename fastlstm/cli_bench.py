@@ -278,8 +278,7 @@ def _contenders(only: str | None, outside: list[str] | None) -> Sequence[Contend
 
     chosen = list(contender_list.CONTENDERS)
     if only is not None:
-        names = {name.strip() for name in only.split(",")}
-        wanted = {contender_list.named(name).name for name in names}
+        wanted = {contender_list.named(name.strip()).name for name in only.split(",")}
         wanted |= set(contender_list.OURS.values())
         chosen = [one for one in chosen if one.name in wanted]
     chosen += [pipe_contender(command) for command in outside or ()]

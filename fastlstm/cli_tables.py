@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from fastlstm.bench import Result, Row
-    from fastlstm.bench.roofline import Roofline
+    from fastlstm.bench.floor.roofline import Roofline
     from fastlstm.model import Model
     from fastlstm.verify import Report
 
@@ -197,27 +196,6 @@ def variants(figures: Mapping[str, Any]) -> Group:
 def recipes(found: Mapping[str, str]) -> Group:
     """The ready recipes, and what each is for."""
     return pairs("Ready recipes", found)
-
-
-def timings(result: Result) -> list[Group]:
-    """One table for each model and way of calling it; what was not timed comes last, with why."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in sorted(result.rows, key=lambda row: row.median_ns is None):
-        groups.setdefault((row.model, row.mode), []).append(row)
-    tables = []
-    for (model, mode), rows in groups.items():
-        table = _table(["contender"], ["median", "p99", "times\nours", "error"], "note")
-        for row in rows:
-            table.add_row(
-                escape(row.contender),
-                _figure(row.median_ns, ",.0f"),
-                _figure(row.p99_ns, ",.0f"),
-                _figure(row.ratio, ",.1f"),
-                _figure(row.error),
-                escape(row.note),
-            )
-        tables.append(_titled(f"{model}, {mode}: nanoseconds a time step", table))
-    return tables
 
 
 def roofline(result: Roofline) -> Group:

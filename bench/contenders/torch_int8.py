@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastlstm.errors import UnsupportedError
 from fastlstm.export.runtimes import version_of
 
-from .contender import Contender
+from ..timing.admission import Judge
+from .contender import RUN, Contender
 from .installed import needs_of
 from .torch_chain import Chain, ChainSession, Stage, groups, no_state, stacked_initial, stage_of
 
@@ -177,7 +179,19 @@ def _recurrent_stage(module: Any, group: list[Any]) -> Stage:
 
 
 def _open(model: Model) -> ChainSession:
+    _check_unrounded(model)
     return ChainSession(NAME, model, int8_chain(model))
+
+
+def _check_unrounded(model: Model, quantize: Callable[[Any], Any] = list) -> None:
+    """Raise ArithmeticError unless the chain, with its float32 weights, is the reference's network.
+
+    What int8 makes of a network is compared with no bound that a swapped gate could not keep.
+    """
+    session = ChainSession(NAME, model, int8_chain(model, quantize))
+    verdict = Judge(model).check(session, replace(INT8, precision="float32"), RUN)
+    if verdict.reason:
+        raise ArithmeticError(f"before its weights are rounded: {verdict.reason}")
 
 
 INT8 = Contender(

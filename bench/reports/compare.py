@@ -11,7 +11,7 @@ from statistics import NormalDist, median
 from typing import TYPE_CHECKING, Any
 
 from .document import Estimate
-from .selection import ours, rounds
+from .selection import confidence, ours, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -117,7 +117,7 @@ def compare(a: Document, b: Document) -> Comparison:
         tuple(_only(a, rows_a, rows_b, b)),
         tuple(_only(b, rows_b, rows_a, a)),
         tuple(_warnings(a, b)),
-        (a.confidence, b.confidence),
+        (confidence(a), confidence(b)),
         median(others) if others else None,
     )
 

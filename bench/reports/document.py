@@ -173,7 +173,7 @@ class Advice(_Part):
 class Document(_Part):
     """One run of the benchmark."""
 
-    schema_: str = Field(SCHEMA, alias="schema", serialization_alias="schema")
+    schema_: str = Field(default=SCHEMA, alias="schema")
     preset: str
     command: str
     started: str  # ISO 8601, UTC

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from . import facts, sentences, tables
-from .selection import ladders, pairs
+from .selection import ladders_of, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def _mode(document: Document, mode: ModeInfo) -> list[str]:
         sentences.draws(document, mode),
     )
     parts.append(bullets(cell(one) for one in said if one))
-    for stem, models in ladders(document).items():
+    for stem, models in ladders_of(document, mode).items():
         parts.append(titled(tables.matrix(document, stem, models, mode)))
     for model, its in pairs(document):
         if its == mode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,14 @@ from fastlstm.errors import MissingExtraError
 
 from . import facts, plots, sentences, tables
 from .plot_style import COLOURS, svg
-from .selection import info, ladders, pairs, precision
+from .selection import ladders, ladders_of, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from matplotlib.figure import Figure
 
-    from .document import Document, ModeInfo, ModelInfo
+    from .document import Advice, Document, ModeInfo, ModelInfo
     from .tables import Table
 
 TEMPLATE = "page.html.j2"
@@ -105,15 +104,9 @@ def page(document: Document, json_name: str = "") -> str:
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip()) + "\n"
 
 
-def _advised(document: Document, one: Any) -> dict[str, Any]:
-    found = info(document, one.contender)
-    return {
-        "question": one.question,
-        "contender": one.contender,
-        "ours": bool(found and found.ours),
-        "precision": precision(document, one.contender),
-        "reasons": one.reasons,
-    }
+def _advised(document: Document, one: Advice) -> dict[str, Any]:
+    answer = tables.name_cell(document, one.contender)
+    return {"question": one.question, "answer": answer, "reasons": one.reasons}
 
 
 def _parts(document: Document, drawn: Callable[[Figure, str], Plot]) -> Iterator[Part]:
@@ -129,7 +122,7 @@ def _parts(document: Document, drawn: Callable[[Figure, str], Plot]) -> Iterator
             tuple(_ladder_plots(document, mode, drawn)),
             tuple(
                 tables.matrix(document, stem, models, mode)
-                for stem, models in ladders(document).items()
+                for stem, models in ladders_of(document, mode).items()
             ),
             tuple(
                 _pair(document, model, mode, drawn) for model, its in pairs(document) if its == mode
@@ -141,7 +134,7 @@ def _parts(document: Document, drawn: Callable[[Figure, str], Plot]) -> Iterator
 def _ladder_plots(
     document: Document, mode: ModeInfo, drawn: Callable[[Figure, str], Plot]
 ) -> Iterator[Plot]:
-    for stem, models in ladders(document).items():
+    for stem, models in ladders_of(document, mode).items():
         words = f"Time of a {mode.unit} by hidden size, {mode.name}: see the table below."
         yield drawn(plots.by_hidden_size(document, stem, models, mode), words)
 
@@ -163,5 +156,5 @@ def _pair(
     return Pair(
         where,
         tables.of_mode(document, model, mode),
-        tuple(drawn(partial(draw, document)(model, mode), words) for draw, words in wanted),
+        tuple(drawn(draw(document, model, mode), words) for draw, words in wanted),
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastlstm.errors import MissingExtraError
 
 from . import tables
-from .selection import floor, ours, precision
+from .selection import coarse, floor, ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -56,17 +56,17 @@ class Family:
 
 # Told apart by every eye: each has a marker of its own beside its colour. The first that fits is
 # taken, so the special ones stand before those whose name they contain.
-OURS = Family((), Colour("ours", "#d1480a", "#ff8a4c"), "o")
-FLOOR = Family((), Colour("floor", "#6b7680", "#98a3ad"), "_")
+OURS = Family((), Colour("ours", "#d84f05", "#ff8a4c"), "o")
+FLOOR = Family((), Colour("floor", "#53636b", "#a4b1bb"), "_")
 FAMILIES = (
-    Family(("onnx",), Colour("onnx", "#0068ad", "#56a9ea"), "s"),
-    Family(("openvino",), Colour("openvino", "#00857c", "#35c4b5"), "D"),
-    Family(("opencv",), Colour("opencv", "#3f7d1a", "#86c95c"), "^"),
-    Family(("aotinductor",), Colour("aoti", "#40318f", "#a99cf5"), "<"),
-    Family(("torch.compile", "inductor"), Colour("compile", "#8c1d55", "#f07ab5"), "P"),
-    Family(("torchscript",), Colour("script", "#b9475f", "#f59aa9"), "X"),
-    Family(("torch",), Colour("torch", "#8f3fa3", "#d58ae8"), "v"),
-    Family(("numpy",), Colour("numpy", "#7a6a00", "#d6c33c"), ">"),
+    Family(("onnx",), Colour("onnx", "#4664c7", "#6ca9f8"), "s"),
+    Family(("openvino",), Colour("openvino", "#129ca0", "#48f4f9"), "D"),
+    Family(("opencv",), Colour("opencv", "#043902", "#bff89f"), "^"),
+    Family(("aotinductor",), Colour("aoti", "#985aaa", "#a36bc0"), "<"),
+    Family(("torch.compile", "inductor"), Colour("compile", "#5a223a", "#ef2380"), "P"),
+    Family(("torchscript",), Colour("script", "#992335", "#e2a08a"), "X"),
+    Family(("torch",), Colour("torch", "#9c6bff", "#7c76fa"), "v"),
+    Family(("numpy",), Colour("numpy", "#89904f", "#eef34c"), ">"),
 )
 # For families that nobody foresaw, in the order in which a document names them.
 SPARE = (
@@ -138,7 +138,7 @@ def styles(document: Document) -> dict[str, Style]:
             continue
         family = OURS if ours(document, name) else _family(name, unforeseen)
         width, order = (2.6, 4) if family is OURS else (1.4, 2)
-        if precision(document, name):
+        if coarse(document, name):
             found[name] = Style(family, (0, (1, 1.3)), "none", width, order)
             continue
         # What the ratios are taken to looks the same in every mode.
@@ -236,8 +236,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, float, str, Style]]) -> N
     """
     from matplotlib.lines import Line2D
 
-    height_pt = axes.get_position().height * axes.figure.get_size_inches()[1] * INCH_PT
-    width_pt = axes.get_position().width * axes.figure.get_size_inches()[0] * INCH_PT
+    width_pt, height_pt = (side * INCH_PT / axes.figure.dpi for side in axes.bbox.size)
     inverse = axes.transAxes.inverted()
     points = [inverse.transform(axes.transData.transform((x, y))) for x, y, *_ in ends]
     places = spread([float(y) for _, y in points], LINE_PT / height_pt)
@@ -273,7 +272,7 @@ def key_below(figure: Figure, entries: Sequence[tuple[str, Style]], columns: int
     width = figure.get_size_inches()[0] / columns
     for position, entry in enumerate(entries):
         column, row = divmod(position, rows)
-        above = (rows - row - 0.3) * LINE_PT / INCH_PT
+        above = 0.12 + (rows - row - 0.3) * LINE_PT / INCH_PT
         _entry(figure, 0, 0, 0.2 + column * width, above, *entry)
 
 

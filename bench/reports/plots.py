@@ -30,7 +30,7 @@ from .plot_style import (
     styles,
     title,
 )
-from .selection import floor, ladder_title, on_ladder, ours, precision, rows_of
+from .selection import coarse, floor, ladder_title, on_ladder, ours, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def _ladder(
 ) -> list[tuple[float, float, str, Style]]:
     """Draw the curves of a mode; where each ends, its name and its style."""
     styled = styles(document)
-    ends = []
+    ends: list[tuple[float, float, str, Style]] = []
     for name, by_size in on_ladder(document, models, mode).items():
         points = [(h, row.ns) for h, row in sorted(by_size.items()) if row.ns is not None]
         if not points:
@@ -134,20 +134,23 @@ def percentiles(document: Document, model: ModelInfo, mode: ModeInfo) -> Figure:
 
 def curve(histogram: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Values at percentiles: 1 / (1 - p) from 1 to the count of calls, and nanoseconds there."""
-    steps = [
-        (step.value_iterated_to, step.count_added_in_this_iter_step)
-        for step in decode(histogram).get_recorded_iterator()
-    ]
-    values = np.array([value for value, _ in steps], np.float64)
-    upto = np.cumsum([count for _, count in steps])
+    found = decode(histogram)
+    # The library's own iterator visits tens of thousands of empty buckets in Python.
+    counts = np.ctypeslib.as_array(found.counts).astype(np.int64)
+    filled = np.flatnonzero(counts).tolist()
+    values = np.array(
+        [found.get_highest_equivalent_value(found.get_value_from_index(k)) for k in filled],
+        np.float64,
+    )
+    upto = np.cumsum(counts[filled])
     total = int(upto[-1])
     points = max(2, round(POINTS_A_DECADE * np.log10(max(total, 2))))
     tail = np.geomspace(1, total, points)
     # The value of which a share p of the calls took no longer; the last call is the greatest.
     rank = np.clip(np.ceil((1 - 1 / tail) * total - 1e-9), 1, total)
-    found = values[np.searchsorted(upto, rank)]
-    found[-1] = values[-1]
-    return tail, found
+    at = values[np.searchsorted(upto, rank)]
+    at[-1] = values[-1]
+    return tail, at
 
 
 def error_by_speed(document: Document, model: ModelInfo, mode: ModeInfo) -> Figure:
@@ -180,7 +183,7 @@ def error_by_speed(document: Document, model: ModelInfo, mode: ModeInfo) -> Figu
         axes.set_xlim(low / 1.6, high * 1.6)
         axes.minorticks_off()
         if bounds:
-            _bound(axes, max(bounds), any(precision(document, row.contender) for row in rows))
+            _bound(axes, max(bounds), any(coarse(document, row.contender) for row in rows))
         _durations(axes.xaxis)
         _powers(axes)
         axes.set_xlabel(f"time of a {mode.unit}")
@@ -191,13 +194,13 @@ def error_by_speed(document: Document, model: ModelInfo, mode: ModeInfo) -> Figu
         return figure
 
 
-def _bound(axes: Axes, bound: float, coarse: bool) -> None:
+def _bound(axes: Axes, bound: float, others: bool) -> None:
     """The greatest error that float32 may have; above it are those that hold fewer bits."""
     top = axes.get_ylim()[1]
     axes.axhspan(bound, top, color=SHADE.light, zorder=0)
     axes.axhline(bound, color=SOFT.light, linewidth=0.8, linestyle=(0, (4, 2)))
     words = f"bound of float32, {wording.error(bound)}"
-    words += "; above it, weights of fewer bits" if coarse else ""
+    words += "; above it, weights of fewer bits" if others else ""
     _remark(axes, bound, words)
 
 
@@ -299,7 +302,7 @@ def overview(document: Document, stem: str, models: Sequence[ModelInfo]) -> Figu
         order = sorted(shown, key=lambda name: (floor(document, name), not ours(document, name)))
         entries = [(named(document, name), styled[name]) for name in order]
         columns = max(1, int(WIDTH / (label_width([name for name, _ in entries]))))
-        below = 0.8 + A_LABEL * -(-len(entries) // columns)
+        below = 0.9 + A_LABEL * -(-len(entries) // columns)
         figure = Figure(figsize=(WIDTH, 0.5 + PLOT_HEIGHT + below))
         plots = []
         for position, mode in enumerate(modes):

@@ -89,7 +89,11 @@ def _alternative(document: Document, stem: str, models: Sequence[ModelInfo]) -> 
 
 def _mode(document: Document, stem: str, models: Sequence[ModelInfo], mode: ModeInfo) -> str:
     """The table of a mode, what its marks mean, and where we lose."""
-    made = tables.matrix(document, stem, models, mode, form=_nanoseconds)
+    left_out = _left_out(document, models, mode)
+    names = {name for group in left_out.values() for name in group}
+    kept = tuple(r for r in document.rows if r.mode != mode.name or r.contender not in names)
+    shown = document.model_copy(update={"rows": kept})
+    made = tables.matrix(shown, stem, models, mode, form=_nanoseconds)
     lines = [[_cell(one) for one in row] for row in made.rows]
     parts = [
         f"**{cell(mode.name)}.** {cell(mode.meaning)} {cell(mode.ours)} in nanoseconds a "
@@ -100,7 +104,26 @@ def _mode(document: Document, stem: str, models: Sequence[ModelInfo], mode: Mode
     parts.append(" ".join(cell(one) for one in said if one))
     if made.notes:
         parts.append(bullets(_footnote(note) for note in made.notes))
+    if left_out:
+        listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in left_out.items())
+        parts.append(cell(f"Not timed: {listed}."))
     return "\n\n".join(parts)
+
+
+def _left_out(
+    document: Document, models: Sequence[ModelInfo], mode: ModeInfo
+) -> dict[str, list[str]]:
+    """By reason, who could not be timed at any size: a row of a table would say nothing more.
+
+    Who was refused for its numbers stays in the table.
+    """
+    found: dict[str, list[str]] = {}
+    for name, by_size in on_ladder(document, models, mode).items():
+        notes = {row.note for row in by_size.values()}
+        why = min(notes)
+        if len(notes) == 1 and why and not why.startswith("refused"):
+            found.setdefault(why, []).append(name)
+    return found
 
 
 def _nanoseconds(ns: float) -> str:

@@ -51,6 +51,12 @@ def precision(document: Document, name: str) -> str:
     return found.precision if found is not None and found.precision != "float32" else ""
 
 
+def coarse(document: Document, name: str) -> str:
+    """The same where it is less than float32, so that the numbers are another network's."""
+    held = precision(document, name)
+    return "" if held == "float64" else held
+
+
 def rivals(document: Document, rows: Iterable[Row]) -> list[Row]:
     """The timed rows that are neither ours nor the floor, and have a ratio."""
     return [
@@ -85,6 +91,11 @@ def rounds(document: Document) -> int:
     return max((len(row.rounds_ns) for row in document.rows), default=0)
 
 
+def confidence(document: Document) -> float:
+    """How sure the intervals of medians are: of few rounds they are the whole range, and less."""
+    return min(document.confidence, max(0.0, 1 - 2 * 0.5 ** rounds(document)))
+
+
 def ladders(document: Document) -> dict[str, list[ModelInfo]]:
     """The plain models that differ in their hidden size only, by what their names share.
 
@@ -98,6 +109,16 @@ def ladders(document: Document) -> dict[str, list[ModelInfo]]:
         stem: sorted(models, key=lambda model: model.hidden or 0)
         for stem, models in found.items()
         if len({model.hidden for model in models}) > 1
+    }
+
+
+def ladders_of(document: Document, mode: ModeInfo) -> dict[str, list[ModelInfo]]:
+    """The ladders that have a row in a mode."""
+    there = {row.model for row in document.rows if row.mode == mode.name}
+    return {
+        stem: models
+        for stem, models in ladders(document).items()
+        if any(model.name in there for model in models)
     }
 
 

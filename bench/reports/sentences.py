@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import wording
-from .selection import even, faster, not_timed, precision, rivals, rounds
+from .selection import coarse, confidence, even, faster, not_timed, rivals, rounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ def _listed(document: Document, rows: Sequence[Row]) -> str:
         found.setdefault(row.contender, []).append(f"{row.model} ({words})")
     listed = []
     for name, models in found.items():
-        held = precision(document, name)
+        held = coarse(document, name)
         note = f", whose {held} weights give other numbers," if held else ""
         listed.append(f"{name}{note} on {', '.join(models)}")
     return "; ".join(listed)
@@ -92,7 +92,7 @@ def quiet(document: Document) -> str:
 def sampling(document: Document) -> str:
     """How many rounds there were, and what the intervals are."""
     count = rounds(document)
-    held = f"{100 * document.confidence:g} %"
+    held = f"{100 * confidence(document):.3g} %"
     return (
         f"Figures are medians over {count:,} interleaved round{'s' * (count != 1)}; "
         f"ratios are taken within a round; intervals hold the median with {held} confidence."

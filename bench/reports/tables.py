@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # What a cell says beside its text; each report shows it in its own way.
 OURS, FASTER, FLOOR, UNTIMED, LATE = "ours", "faster", "floor", "untimed", "late"
 MOVED = "moved"
+# How the note of a row begins that was not timed.
+REASONS = ("refused", "unsupported", "missing", "failed")
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
 
 
@@ -70,7 +72,9 @@ def of_mode(document: Document, model: ModelInfo, mode: ModeInfo) -> Table:
             wording.percent(p): [_percentile_cell(row.latency, p) for row in timed]
             for p in PERCENTS
         },
-        "max": [Cell(wording.duration(row.latency and row.latency.max_ns)) for row in timed],
+        "max": [
+            Cell(wording.duration(row.latency.max_ns if row.latency else None)) for row in timed
+        ],
         "missed": [_missed(row) for row in timed],
         "times real time": [_real_time(row) for row in timed],
         "error": [Cell(wording.error(row.error)) for row in timed],
@@ -183,8 +187,8 @@ def _matrix_cell(
         # One number for each reason of each contender, however many sizes it holds for.
         (note,) = untimed([row])
         number = numbers.setdefault(note, len(numbers) + 1)
-        word = "refused" if row.note.startswith("refused") else "not timed"
-        return Cell(word, tone=UNTIMED, note=str(number))
+        word = row.note.partition(":")[0]
+        return Cell(word if word in REASONS else "not timed", tone=UNTIMED, note=str(number))
     if row.contender == mode.ours or row.ratio is None:
         return Cell(form(row.ns.value), tone=OURS if row.contender == mode.ours else "")
     # The intervals are in the tables of each model: here they would hide the figures.

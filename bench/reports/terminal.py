@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from . import facts, sentences, tables
-from .selection import ladders, pairs
+from .selection import ladders_of, pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,11 +44,10 @@ def report(document: Document) -> Group:
     parts: list[RenderableType] = [*_warnings(document)]
     parts += [draw(tables.of_mode(document, *pair)) for pair in pairs(document)]
     parts += [draw(table) for table in facts.starts(document)]
-    for stem, models in ladders(document).items():
-        for mode in document.modes:
-            if any(row.mode == mode.name for row in document.rows):
-                table = tables.matrix(document, stem, models, mode)
-                parts += map(draw, _in_parts(table, SIZES_ACROSS))
+    for mode in document.modes:
+        for stem, models in ladders_of(document, mode).items():
+            table = tables.matrix(document, stem, models, mode)
+            parts += map(draw, _in_parts(table, SIZES_ACROSS))
     if document.published:
         parts.append(draw(facts.published(document)))
     parts += [Text(line) for line in _words(document)]
@@ -85,8 +84,8 @@ def _narrow(heading: str) -> str:
 
 
 def _text(cell: Cell, column: str) -> Text:
-    words = f"{cell.text} [{cell.note}]" if cell.note else cell.text
-    text = Text(words, style=STYLES.get(cell.tone, ""))
+    # The number of the note alone: eight sizes fit beside each other.
+    text = Text(f"[{cell.note}]" if cell.note else cell.text, style=STYLES.get(cell.tone, ""))
     if cell.detail and column in WITH_INTERVAL:
         text.append(f" ({cell.detail.replace(' to ', '-')})", style="dim not bold")
     return text

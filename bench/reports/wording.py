@@ -75,6 +75,8 @@ def share(part: float) -> str:
 
 def change(factor: float) -> str:
     """A factor as how much more or less: `+12 %`, and `x 3.4` where a percentage says little."""
+    if factor == float("inf"):
+        return "from 0"
     if factor >= 3 or factor <= 1 / 3:
         return f"x {factor:.3g}"
     return ("+" if factor >= 1 else "") + share(factor - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..contenders.contender import BATCH, RUN, STEP
 from ..reports.document import ModeInfo
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 Kind = Literal["closed", "sequence", "periodic", "poisson", "streams"]
-CLOSED, SEQUENCE, PERIODIC, POISSON, STREAMS = (
-    "closed",
-    "sequence",
-    "periodic",
-    "poisson",
-    "streams",
-)
+CLOSED: Final = "closed"
+SEQUENCE: Final = "sequence"
+PERIODIC: Final = "periodic"
+POISSON: Final = "poisson"
+STREAMS: Final = "streams"
 # A turn's loop of steps is this long where a contender is fast enough, and never shorter than
 # FEWEST steps; so a slow contender does not take the whole afternoon.
 LOOP_NS, FEWEST, MOST = 20_000_000, 20, 2000
@@ -148,9 +146,7 @@ class Turn:
             self.singles = min(max(FEWEST, round(SINGLES_NS / step_ns)), mode.calls)
             return step_ns
         if mode.kind == SEQUENCE:
-            step_ns = max(
-                1.0, self.driver.sequences(self.x[: max(1, len(self.x) // 10)], 1).step_ns
-            )
+            step_ns = max(1.0, self.driver.sequences(self.x, 1).step_ns)
             self.singles = min(max(1, round(LOOP_NS / (step_ns * len(self.x)))), 20)
             return step_ns
         if mode.kind == STREAMS:

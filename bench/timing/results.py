@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def row_of(
     `tail` is False for what has no single calls of interest.
     """
     model, name = key
-    about = {"model": model, "mode": name, "contender": contender}
+    about: dict[str, Any] = {"model": model, "mode": name, "contender": contender}
     if verdict.reason or taking is None or taking.failure or not taking.rounds:
         note = verdict.reason or f"failed: {taking.failure if taking else 'it was not timed'}"
         return Row(**about, error=verdict.error, bound=verdict.bound, note=note)

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def periodic(calls: int, rate_hz: float) -> NDArray[np.int64]:
     """So many due times at an even rate, in nanoseconds after the start: (calls,) int64."""
-    return np.rint(np.arange(calls) * (1e9 / rate_hz)).astype(np.int64)
+    due: NDArray[np.int64] = np.rint(np.arange(calls) * (1e9 / rate_hz)).astype(np.int64)
+    return due
 
 
 def poisson(calls: int, rate_hz: float, seed: int) -> NDArray[np.int64]:

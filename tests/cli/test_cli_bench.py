@@ -11,9 +11,9 @@ pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm
 pytest.importorskip("pydantic", reason="needs pydantic: pip install 'fastlstm[bench]'")
 pytest.importorskip("hdrh", reason="needs hdrhistogram: pip install 'fastlstm[bench]'")
 
+import sample_document
 from rich.console import Console
 
-import sample_document
 from fastlstm import cli_tables
 from fastlstm.bench import benchmark as benchmarks
 from fastlstm.bench.contenders import contender_list
@@ -120,7 +120,7 @@ def test_a_result_is_shown_again_and_put_into_a_readme(run, tmp_path):
     assert result.code == 0, result.err
     assert text.read_text().startswith("# Title\n")
     assert readme.section(sample).strip() in text.read_text()
-    assert "old" not in text.read_text()
+    assert "\nold\n" not in text.read_text()
     assert plot.read_text().startswith("<?xml")
     assert "ladder.json" in page.read_text()
     assert sample.advice[1].reasons[0] not in result.out

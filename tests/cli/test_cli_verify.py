@@ -16,7 +16,7 @@ from rich.console import Console
 
 import runtime_fakes
 from fastlstm import cli_matrix, cli_matrix_page
-from fastlstm.bench.report import cell
+from fastlstm.bench.reports.markdown import cell
 from fastlstm.export.cells import CELLS
 from fastlstm.export.matrix import STEPS, Matrix, matrix
 from fastlstm.export.runtime_list import RUNTIMES

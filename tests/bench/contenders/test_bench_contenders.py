@@ -202,6 +202,25 @@ def test_what_is_quantised_is_right_before_it_is(case):
     assert_right(stepped(session, true.x), true, named("torch eager"))
 
 
+def test_int8_of_a_wrong_network_is_not_opened():
+    need(named("torch int8").missing())
+    import torch
+
+    from fastlstm.bench.contenders.torch_int8 import _check_unrounded
+
+    def swap(modules):
+        with torch.no_grad():
+            weight = modules[0].weight_hh_l0
+            i, f, g, o = weight.clone().chunk(4)
+            weight.copy_(torch.cat([f, i, g, o]))
+        return list(modules)
+
+    model = cases.model("no-bias")
+    _check_unrounded(model)
+    with pytest.raises(ArithmeticError, match="before its weights are rounded: refused: differs"):
+        _check_unrounded(model, swap)
+
+
 def test_what_torch_cannot_quantise_is_named():
     int8 = named("torch int8")
     need(int8.missing())

@@ -4,6 +4,7 @@ Every figure comes from a fixed seed. ONNX Runtime in int8 is faster than ours o
 model, OpenCV refuses to step, and TorchScript cannot keep up with the audio.
 """
 
+import json
 import zlib
 from functools import cache
 
@@ -27,12 +28,12 @@ from fastlstm.bench.reports.document import (
 
 SIZES = (8, 32, 128, 512)
 OURS, OURS_RUN, FLOOR = "fastlstm push", "fastlstm run", "only loading the weights"
-INT8, REFUSING, SLOW = "ONNX Runtime int8", "OpenCV", "TorchScript"
+INT8, REFUSING, SLOW = "ONNX Runtime int8", "OpenCV dnn", "TorchScript"
 # Nanoseconds of a step at 8 units, and what each weight adds; for a sequence the same.
 STEP = {
     OURS: (95, 0.038),
     "fastlstm step": (220, 0.038),
-    "NumPy": (5200, 0.11),
+    "NumPy reference": (5200, 0.11),
     "torch eager": (24_000, 0.09),
     "torch cells": (12_200, 0.09),
     "torch.compile": (19_900, 0.07),
@@ -52,7 +53,7 @@ SEQUENCE = {
     "ONNX Runtime": (150, 0.036),
     INT8: (170, 0.018),
     "OpenVINO": (310, 0.045),
-    "OpenCV": (420, 0.08),
+    "OpenCV dnn": (420, 0.08),
     FLOOR: (12, 0.034),
 }
 CONFIGURATION = {
@@ -61,6 +62,7 @@ CONFIGURATION = {
     FLOOR: "forward, 64-byte lines",
 }
 REFUSAL = "refused: no state | between calls <opencv_dnn> & no *fix*"
+UNSUPPORTED = "unsupported: it takes single steps only"
 
 
 def weights(hidden):
@@ -85,8 +87,8 @@ def latency(median_ns, seed, samples=4500):
     calls[stalls] += rng.exponential(20_000, stalls.sum()) + 1500
     calls = np.sort(calls.astype(np.int64))
     histogram = HdrHistogram(1, 100_000_000_000, 3)
-    for value, count in zip(*map(np.ndarray.tolist, np.unique(calls, return_counts=True))):
-        histogram.record_value(value, count)
+    for value in calls.tolist():
+        histogram.record_value(value)
     percentiles = []
     for percent in (50, 90, 99, 99.9):
         at = samples * percent / 100
@@ -106,23 +108,20 @@ def seed_of(*words):
     return zlib.crc32(" ".join(map(str, words)).encode())
 
 
-def row(model, mode, name, ns, ours_ns, **more):
+def row(model, mode, name, ns, ours_ns, calls=4500, **more):
     rng = np.random.default_rng(seed_of(model, mode, name))
-    ns = ns * rng.uniform(0.97, 1.03) if name not in (OURS, OURS_RUN) else ns
-    floor = name == FLOOR
+    ours, floor = name in (OURS, OURS_RUN), name == FLOOR
+    ns = ns if ours else ns * rng.uniform(0.97, 1.03)
+    error = 3e-8 * rng.uniform(0.5, 2) * (9e4 if name == INT8 else 1)
     return Row(
         model=model,
         mode=mode,
         contender=name,
         ns=estimate(ns),
-        ratio=Estimate(value=1, low=1, high=1) if ns == ours_ns else estimate(ns / ours_ns, 0.015),
+        ratio=Estimate(value=1, low=1, high=1) if ours else estimate(ns / ours_ns, 0.015),
         rounds_ns=tuple(float(f"{ns * rng.uniform(0.99, 1.02):.5g}") for _ in range(15)),
-        latency=None
-        if floor
-        else latency(1.05 * ns, seed_of(name, model), int(more.pop("calls", 4500))),
-        error=None
-        if floor
-        else float(f"{3e-8 * rng.uniform(0.5, 2) * (9e4 if name == INT8 else 1):.4g}"),
+        latency=None if floor else latency(1.05 * ns, seed_of(name, model), calls),
+        error=None if floor else float(f"{error:.4g}"),
         bound=None if floor else 1e-6,
         **more,
     )
@@ -134,10 +133,25 @@ def contender(name):
         name=name,
         configuration=CONFIGURATION.get(name, "one thread; one call a step"),
         version=library.get(name.split()[0], "2.13.0" if "torch" in name.lower() else ""),
-        precision="int8" if name == INT8 else "float32",
+        precision={INT8: "int8", "NumPy reference": "float64"}.get(name, "float32"),
         ours=name.startswith("fastlstm"),
         floor=name == FLOOR,
     )
+
+
+def renamed(document, old, new):
+    """The document with another name, wherever the old one stands."""
+    text = document.to_json().replace(json.dumps(old)[1:-1], json.dumps(new)[1:-1])
+    return Document.model_validate_json(text)
+
+
+def untimed(document):
+    """The document where everything was refused."""
+    rows = tuple(
+        Row(model=r.model, mode=r.mode, contender=r.contender, note=r.note or "refused: <all>")
+        for r in document.rows
+    )
+    return document.model_copy(update={"rows": rows, "starts": (), "advice": ()})
 
 
 def around(rows, models, modes, names, **more):
@@ -209,6 +223,8 @@ def ladder(sizes=SIZES, scale=1.0):
                 calls = {"calls": 300} if name == "tinygrad" or mode == "sequence" else {}
                 rows.append(row(model, mode, name, ns, ours_ns, **calls))
         rows.append(Row(model=model, mode="step", contender=REFUSING, note=REFUSAL))
+        for name in ("torch cells", "torch.compile"):
+            rows.append(Row(model=model, mode="sequence", contender=name, note=UNSUPPORTED))
     rows.append(
         Row(
             model=f"LSTM 1x{sizes[-1]}",
@@ -222,7 +238,7 @@ def ladder(sizes=SIZES, scale=1.0):
         rows,
         models,
         modes,
-        [*STEP, OURS_RUN, "OpenCV"],
+        [*STEP, OURS_RUN, "OpenCV dnn"],
         preset="ladder",
         noise=Noise(
             load_before=0.12,
@@ -263,7 +279,7 @@ def ladder(sizes=SIZES, scale=1.0):
                 library_bytes=170_000_000,
                 error=1.5e-8,
             ),
-            Start(model=model, contender="OpenCV", note="refused: no state between calls"),
+            Start(model=model, contender="OpenCV dnn", note="refused: no state between calls"),
         ),
         published=(
             Published(
