@@ -69,12 +69,15 @@ readme: $(READY) ## time the ladder of hidden sizes on this machine, some ten mi
 	@$(BIN)/fastlstm bench ladder --json bench/results/ladder.json
 	@$(BIN)/fastlstm bench report bench/results/ladder.json --readme README.md --plot docs/bench.svg
 
-results: $(READY) ## run the other presets of the bench on this machine, some fifteen minutes, into bench/results/
+results: $(READY) ## run the other presets of the bench on this machine, some twenty minutes, into bench/results/
 	@for preset in quick stacks audio; do \
 	  $(BIN)/fastlstm bench $$preset --json bench/results/$$preset.json --markdown bench/results/$$preset.md || exit 1; \
 	done
 	@$(BIN)/fastlstm bench model examples/browser/model.safetensors --json bench/results/model.json \
 	  --markdown bench/results/model.md
+	@$(MAKE) --no-print-directory -C examples/contender
+	@$(BIN)/fastlstm bench model examples/browser/model.safetensors --contender examples/contender/contender \
+	  --json bench/results/contender.json --markdown bench/results/contender.md
 
 training: $(READY) ## time training steps beside a bare torch loop, into bench/results/training.json
 	@$(BIN)/python -m fastlstm.bench.training

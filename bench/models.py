@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fastlstm.model import GRU, LSTM, RNN, Dense, Model
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 CELLS: dict[str, Any] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
 
@@ -33,8 +30,3 @@ def plain_model(
     if outputs is not None:
         chain.append(Dense(draw(outputs, hidden), draw(outputs)))
     return Model(tuple(chain))
-
-
-def lstm_models(hidden_sizes: Iterable[int]) -> dict[str, Model]:
-    """One LSTM layer with one input and a Dense to one output, for each hidden size."""
-    return {f"LSTM 1x{hidden}": plain_model("LSTM", hidden) for hidden in hidden_sizes}

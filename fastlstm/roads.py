@@ -1,6 +1,6 @@
 """Every road that a Model can take on this machine, each opened as a session of one live sequence.
 
-verify.py judges them and bench/ times them; a library is imported only when its road is opened.
+verify.py judges them; a library is imported only when its road is opened.
 """
 
 from __future__ import annotations
@@ -95,11 +95,7 @@ class SequenceSession:
 
 @dataclass(frozen=True)
 class Road:
-    """A way of running a model: what it needs, how to open it, and how a sequence is fed.
-
-    `timed` is False for a road that says nothing new about time, because another one is the same
-    code behind another call.
-    """
+    """A way of running a model: what it needs, how to open it, and how a sequence is fed."""
 
     name: str
     open: Callable[[Model], Session]
@@ -107,7 +103,6 @@ class Road:
     libraries: tuple[str, ...] = ()
     extra: str = ""
     compiler: bool = False
-    timed: bool = True
 
     def missing(self) -> str:
         """What has to be installed before this road can be opened; empty if nothing."""
@@ -164,7 +159,7 @@ ROADS = (
     Road("stream, by step", StreamSession, by_step=True),
     Road("stream, by push", PushSession, by_step=True),
     Road("stream, by run", StreamSession, by_step=False),
-    Road("whole sequence", SequenceSession, by_step=False, timed=False),
+    Road("whole sequence", SequenceSession, by_step=False),
     _torch("torch eager, by step", "TorchSession", by_step=True),
     _torch("torch eager, sequence", "TorchSession", by_step=False),
     _torch("torch cells, by step", "TorchCellSession", by_step=True),

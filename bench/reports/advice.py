@@ -200,6 +200,6 @@ def _outside_python(document: Document, model: str) -> Advice | None:
         contender="the ONNX file",
         reasons=(
             f"it computes this model within {error:.1e} of the reference in ONNX Runtime here",
-            "not timed outside Python; `fastlstm verify MODEL --all` says where else it is right",
+            "not timed outside Python; fastlstm verify MODEL --all says where else it is right",
         ),
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 TEMPLATE = "page.html.j2"
 # With more pairs of a model and a mode than this, each is folded until it is asked for.
-OPEN_PAIRS = 4
+OPEN_PAIRS = 6
 
 
 @dataclass(frozen=True)

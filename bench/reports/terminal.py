@@ -50,6 +50,7 @@ def report(document: Document) -> Group:
             parts += map(draw, _in_parts(table, SIZES_ACROSS))
     if document.published:
         parts.append(draw(facts.published(document)))
+    parts.append(draw(facts.contenders(document)))
     parts += [Text(line) for line in _words(document)]
     parts += _advice(document)
     return Group(*parts)

@@ -18,8 +18,6 @@ from fastlstm.verify import REDUCED, Truth, Yardstick, truth
 from ..contenders.contender import BATCH, RUN, STEP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from fastlstm.model import Model
@@ -144,8 +142,3 @@ def open_session(contender: Contender, model: Model) -> tuple[Session | None, st
         return None, f"unsupported: {' '.join(str(error).split())}"
     except Exception as error:  # a foreign runtime may raise anything; the others go on
         return None, f"failed: {type(error).__name__}: {error}".splitlines()[0]
-
-
-def needed(modes: Iterable[Any]) -> list[tuple[str, int]]:
-    """Every way of calling that some modes need, each once: the ability, and how many streams."""
-    return list(dict.fromkeys((mode.needs, mode.streams) for mode in modes))

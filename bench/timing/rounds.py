@@ -52,7 +52,8 @@ def interleave(
             keys = list(groups)
             rng.shuffle(keys)
             for place, key in enumerate(keys):
-                progress(f"round {number + 1} of {rounds}, {place + 1} of {len(keys)}: {key}")
+                what = ", ".join(key) if isinstance(key, tuple) else str(key)
+                progress(f"round {number + 1} of {rounds}, {place + 1} of {len(keys)}: {what}")
                 tick()
                 names = list(groups[key])
                 rng.shuffle(names)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +14,9 @@ pytest.importorskip("typer", reason="needs typer and rich: pip install 'fastlstm
 pytest.importorskip("pydantic", reason="needs pydantic: pip install 'fastlstm[bench]'")
 pytest.importorskip("hdrh", reason="needs hdrhistogram: pip install 'fastlstm[bench]'")
 
-import sample_document
 from rich.console import Console
 
+import sample_document
 from fastlstm import cli_tables
 from fastlstm.bench import benchmark as benchmarks
 from fastlstm.bench.contenders import contender_list
@@ -96,15 +99,24 @@ def test_contenders_are_chosen_by_name_and_ours_are_always_there(run, plans):
     assert "ONNX Runtime" in result.error
 
 
-def test_a_contender_from_outside_joins(run, plans, tmp_path):
-    import sys
+FAKE = Path(__file__).parent.parent / "bench" / "contenders" / "fake_contender.py"
 
+
+def test_a_contender_from_outside_joins(run, plans):
+    command = shlex.join([sys.executable, "-I", "-S", str(FAKE), ""])
+    assert run("bench", "quick", "--contender", command).code == 0
+    ((plan, _),) = plans
+    assert plan.contenders[-1].name == "double and one"
+    twice = run("bench", "quick", "--contender", command, "--contender", command)
+    assert twice.code == 1
+    assert "'double and one' twice" in twice.error
+
+
+def test_a_program_that_is_no_contender_is_refused(run, plans):
     result = run("bench", "quick", "--contender", f"{sys.executable} -c pass")
-    assert result.code in (0, 1)
-    if result.code == 0:
-        assert len(plans[0][0].contenders) > len(contender_list.OURS)
-    else:
-        assert "protocol" in result.error or "hello" in result.error
+    assert result.code == 1
+    assert "hello 1" in result.error
+    assert plans == []
 
 
 def test_a_result_is_shown_again_and_put_into_a_readme(run, tmp_path):
