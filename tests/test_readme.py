@@ -16,7 +16,12 @@ from fastlstm import reference
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "bench" / "results" / "README.md",
+    ROOT / "examples" / "contender" / "README.md",
+]
 BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```(\w*)\n(.*?)```", re.DOTALL)
 
 
@@ -126,18 +131,22 @@ def test_every_error_and_variable_is_named():
         assert f"| `{name}` |" in README
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document):
     text = document.read_text("utf-8")
-    anchors = {
-        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    }
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors
-        elif not target.startswith("https://"):
-            assert (document.parent / target).is_file(), target
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        other = document.parent / path if path else document
+        assert other.is_file(), target
+        assert not anchor or anchor in anchors(other.read_text("utf-8")), target
+
+
+def anchors(text):
+    """What a link may lead to within a page of Markdown."""
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_the_bench_figures_are_those_of_the_result(tmp_path):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # What a session can do beside `step`, which all can but those of a bidirectional model.
 STEP, RUN, BATCH = "step", "run", "batch"
 ALL = frozenset((STEP, RUN, BATCH))
+# `run` of a session that cannot `run`: a loop of its steps, for who wants blocks of all.
+STEPS_IN_A_BLOCK = "steps in a block"
 
 
 class Streams(Protocol):

@@ -5,16 +5,15 @@ Machines drift from second to second, so a ratio is only taken between times of 
 
 from __future__ import annotations
 
-import gc
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
+from ..timing.rounds import no_collector
 from .contenders import SEQUENCE, STEP, Contender
 
 Clock = Callable[[], int]
@@ -60,7 +59,7 @@ def measure(
     for contender in order:
         # The first calls of any runtime allocate, specialise and fill caches.
         _round(contender, x, samples, Times(), sequence_calls, clock)
-    with _quiet():
+    with no_collector():
         for k in range(rounds):
             if progress is not None:
                 progress(f"round {k + 1} of {rounds}")
@@ -111,16 +110,3 @@ def about(tell: Callable[[str], None], what: str) -> Callable[[str], None]:
 def ratios(times: Times, ours: Times) -> list[float]:
     """Time over ours, round by round."""
     return [a / b for a, b in zip(times.rounds, ours.rounds, strict=True)]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the garbage collector, whose pauses would hit contenders at random."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

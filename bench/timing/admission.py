@@ -15,7 +15,7 @@ from fastlstm import reference
 from fastlstm.errors import UnsupportedError
 from fastlstm.verify import REDUCED, Truth, Yardstick, truth
 
-from ..contenders.contender import BATCH, RUN, STEP
+from ..contenders.contender import BATCH, RUN, STEP, STEPS_IN_A_BLOCK
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class Judge:
 
     def check(self, session: Session, contender: Contender, need: str, streams: int = 1) -> Verdict:
         """Call the session in the way that is needed, and compare all that it puts out."""
-        if need not in contender.can:
+        if need not in contender.can and not (need == STEPS_IN_A_BLOCK and STEP in contender.can):
             return Verdict(reason=f"unsupported: {WHAT_IT_LACKS[need]}")
         try:
             if need == BATCH:
@@ -86,7 +86,7 @@ class Judge:
             else:
                 true = self.truth
                 session.reset()
-                if need == RUN:
+                if need in (RUN, STEPS_IN_A_BLOCK):
                     found = np.array(session.run(self.x))
                 else:
                     found = np.stack([np.array(session.step(sample)) for sample in self.x])
@@ -129,6 +129,7 @@ WHAT_IT_LACKS = {
     STEP: "it takes whole sequences only",
     RUN: "it takes single steps only",
     BATCH: "it takes one stream at a time",
+    STEPS_IN_A_BLOCK: "it takes whole sequences only",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from ..contenders.contender import BATCH, RUN, STEP
+from ..contenders.contender import BATCH, RUN, STEP, STEPS_IN_A_BLOCK
 from ..reports.document import ModeInfo
 from . import schedule
 
@@ -51,7 +51,7 @@ class Mode:
     def way(self, can: frozenset[str]) -> str:
         """What a contender that can do so much is called by: a block may be a loop of steps."""
         stepped = self.kind in (PERIODIC, POISSON) and self.needs not in can
-        return STEP if stepped else self.needs
+        return (STEPS_IN_A_BLOCK if self.block > 1 else STEP) if stepped else self.needs
 
     @property
     def calls_hz(self) -> float:
@@ -85,8 +85,8 @@ class Mode:
             )
         if self.kind == SEQUENCE:
             return (
-                f"One call for a whole sequence of {self.steps:,} time steps (fewer for a great "
-                "network, see the rows' model), divided by its steps."
+                f"One call for a whole sequence of {self.steps:,} time steps (fewer for a large "
+                "network), divided by its steps."
             )
         if self.kind == STREAMS:
             return (

@@ -47,7 +47,7 @@ def interleave(
     found = {key: {name: Taking() for name in group} for key, group in groups.items()}
     rng = random.Random(seed)
     fewer = fewer or {}
-    with _no_collector():
+    with no_collector():
         for number in range(rounds):
             keys = list(groups)
             rng.shuffle(keys)
@@ -70,7 +70,7 @@ def interleave(
 
 
 @contextmanager
-def _no_collector() -> Iterator[None]:
+def no_collector() -> Iterator[None]:
     """Without the garbage collector, whose pauses would hit contenders at random."""
     enabled = gc.isenabled()
     gc.collect()

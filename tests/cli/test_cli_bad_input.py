@@ -176,9 +176,9 @@ def test_a_damaged_model_file_is_one_clear_error(run, model_file, tmp_path, dama
         assert word in line
 
 
-@pytest.mark.parametrize("command", ["stream", "verify", "inspect", "bench"])
+@pytest.mark.parametrize("command", ["stream", "verify", "inspect", "bench model"])
 def test_a_missing_model_file_is_one_clear_error(run, tmp_path, command):
-    line = run(command, tmp_path / "nowhere.safetensors").error
+    line = run(*command.split(), tmp_path / "nowhere.safetensors").error
     assert "nowhere.safetensors: no such file" in line
 
 
@@ -186,7 +186,8 @@ def test_a_missing_model_file_is_one_clear_error(run, tmp_path, command):
     "arguments",
     [
         ("verify", "MODEL", "--json"),
-        ("bench", "MODEL", "--json"),
+        ("bench", "model", "MODEL", "--json"),
+        ("bench", "model", "MODEL", "--html"),
         ("export", "MODEL", "--to", "onnx", "-o"),
         ("forecast", "MODEL", "--data", "SERIES", "-n", "2", "-o"),
         ("forecast", "MODEL", "--data", "SERIES", "-n", "2", "--plot"),

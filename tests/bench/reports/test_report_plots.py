@@ -22,6 +22,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from fastlstm.bench.reports import plot_style, plots
 from fastlstm.bench.reports.selection import ladders
 
+HERE = Path(__file__).parent
+
 ITEMS = tuple(ladders(sample.ladder()).items())
 
 
@@ -286,12 +288,12 @@ def test_svg_is_text_without_a_date_and_the_same_in_every_process():
     assert "metadata" not in text
     assert not re.search(r"20\d\d-\d\d-\d\d", text)
     script = (
-        "import sys, hashlib; sys.path.insert(0, sys.argv[1])\n"
+        "import sys, hashlib; sys.path[:0] = sys.argv[1:]\n"
         "import test_report_plots as t\n"
         "print(hashlib.sha256(t.svg_of(t.sample.audio()).encode()).hexdigest())"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        [sys.executable, "-c", script, str(HERE), str(HERE.parent.parent)],
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,7 @@ import pytest
 
 import cases
 from fastlstm import reference
-from fastlstm.bench.contenders.contender import BATCH, RUN, STEP, Contender
+from fastlstm.bench.contenders.contender import BATCH, RUN, STEP, STEPS_IN_A_BLOCK, Contender
 from fastlstm.bench.models import plain_model
 from fastlstm.bench.timing.admission import STREAM_STEPS, Judge, open_session
 from fastlstm.errors import UnsupportedError
@@ -120,6 +120,16 @@ def test_what_a_contender_cannot_do_is_no_failure():
         "unsupported: it takes single steps only"
     )
     assert "one stream at a time" in Judge(MODEL).check(Ours(MODEL), who, BATCH, 2).reason
+
+
+def test_steps_in_a_block_are_checked_as_they_are_called():
+    who = contender(can=frozenset((STEP,)))
+    assert Judge(MODEL).check(Ours(MODEL), who, STEPS_IN_A_BLOCK).reason == ""
+    session = Ours(MODEL)
+    session.run = lambda x: session.stream.run(x) + np.float32(1e-3)
+    judge = Judge(MODEL)
+    assert judge.check(session, who, STEP).reason == ""
+    assert judge.check(session, who, STEPS_IN_A_BLOCK).reason.startswith("refused: differs")
 
 
 def test_what_a_runtime_raises_is_its_reason():

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from fake_time import Costly, FakeTime, samples
 
-from fastlstm.bench.contenders.contender import BATCH, RUN, STEP
+from fake_time import Costly, FakeTime, samples
+from fastlstm.bench.contenders.contender import BATCH, RUN, STEP, STEPS_IN_A_BLOCK
 from fastlstm.bench.timing.local import WARM_UP, LocalDriver
 from fastlstm.bench.timing.modes import (
     CLOSED,
@@ -34,7 +34,7 @@ def test_names_needs_and_rates():
     assert [mode.needs for mode in modes] == [STEP, RUN, RUN, STEP, BATCH]
     # A block may be a loop of steps; a whole sequence and many streams may not.
     steps_only = frozenset((STEP,))
-    assert [mode.way(steps_only) for mode in modes] == [STEP, RUN, STEP, STEP, BATCH]
+    assert [mode.way(steps_only) for mode in modes] == [STEP, RUN, STEPS_IN_A_BLOCK, STEP, BATCH]
     assert random.way(frozenset((RUN,))) == STEP
     assert [mode.name for mode in modes] == [
         "step",
