@@ -47,7 +47,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What moved between two documents; `expected` of the `compared` would differ by chance."""
+    """What moved between two documents, beyond the noise of both."""
 
     ratios: tuple[Move, ...]
     times: tuple[Move, ...]
@@ -58,11 +58,6 @@ class Comparison:
     confidence: tuple[float, float]
     # The median change of all times but ours: how much slower the machine of B was as a whole.
     drift: float | None
-
-    @property
-    def compared(self) -> int:
-        """How many figures have an interval in both."""
-        return sum(move.moved is not None for move in self.moves)
 
     @property
     def moved(self) -> tuple[Move, ...]:
@@ -83,11 +78,6 @@ class Comparison:
         """
         half_widths = sum(NormalDist().inv_cdf((1 + c) / 2) for c in self.confidence)
         return 2 * (1 - NormalDist().cdf(half_widths / 2**0.5))
-
-    @property
-    def expected(self) -> float:
-        """How many figures are beyond the noise by chance where nothing has changed."""
-        return self.chance * self.compared
 
 
 def compare(a: Document, b: Document) -> Comparison:

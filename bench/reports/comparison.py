@@ -57,9 +57,16 @@ def to_markdown(comparison: Comparison) -> str:
 
 def summary(comparison: Comparison) -> list[str]:
     """How much was compared, how much moved, and how much would have by chance."""
-    lines = [
-        f"{comparison.compared:,} figures have an interval in both; {len(comparison.moved):,} "
-        f"moved. By chance alone about {comparison.expected:.1f} would have.",
+    lines = []
+    for title, moves in _parts(comparison):
+        judged = [move for move in moves if move.moved is not None]
+        if judged:
+            moved, chance = sum(bool(move.moved) for move in judged), comparison.chance
+            lines.append(
+                f"{title.partition(';')[0]}: {len(judged):,} have an interval in both; {moved:,} "
+                f"moved, where by chance alone about {chance * len(judged):.1f} would have."
+            )
+    lines += [
         "A figure moved where its interval in A and its interval in B do not overlap. The "
         "intervals are of the rounds within one run: measure again before you believe a change.",
     ]

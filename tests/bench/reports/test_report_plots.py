@@ -16,9 +16,9 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("pydantic", reason="pydantic is not installed")
 pytest.importorskip("hdrh", reason="hdrhistogram is not installed")
 
-import sample_document as sample
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+import sample_document as sample
 from fastlstm.bench.reports import plot_style, plots
 from fastlstm.bench.reports.selection import ladders
 
