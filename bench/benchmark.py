@@ -87,8 +87,9 @@ def benchmark(
     """
     clock = clock or Clock()
     started, begin = datetime.now(UTC), monotonic()
-    about, watch = machine.describe(), Watch()
+    watch = Watch()
     with one_thread(), ExitStack() as opened:
+        about = machine.describe()
         entries = _Entries(plan, clock, opened, progress)
         with pinned():
             taken = interleave(

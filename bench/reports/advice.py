@@ -54,7 +54,7 @@ def _for_mode(document: Document, mode: ModeInfo, rows: Sequence[Row]) -> Advice
         return None
     best = able[0]
     reasons = [_speed(best, mode)]
-    reasons += _next(document, best, able[1:])
+    reasons += _next(document, mode, best, able[1:])
     reasons += _deadlines(best, late)
     lossy = [row for row in rows if not _exact(document, row) and _value(row) < _value(best)]
     reasons += [
@@ -106,7 +106,7 @@ def _speed(row: Row, mode: ModeInfo) -> str:
     return text
 
 
-def _next(document: Document, best: Row, others: Iterable[Row]) -> list[str]:
+def _next(document: Document, mode: ModeInfo, best: Row, others: Iterable[Row]) -> list[str]:
     """The nearest other runtime: by how much it is behind, or that it is not."""
     family = selection.ours(document, best.contender)
     for row in others:
@@ -114,7 +114,9 @@ def _next(document: Document, best: Row, others: Iterable[Row]) -> list[str]:
             continue
         if best.ns and row.ns and row.ns.low <= best.ns.high:
             return [f"{row.contender} is as fast within the noise: {duration(row.ns.value)}"]
-        factor = times(_value(row) / _value(best))
+        # Where ours is best, the table has this very ratio, taken within each round.
+        ratio = row.ratio if best.contender == mode.ours else None
+        factor = times(ratio.value if ratio else _value(row) / _value(best))
         return [f"the next, {row.contender}, takes {factor} times as long: {duration(_value(row))}"]
     return []
 

@@ -5,9 +5,9 @@ import pytest
 pytest.importorskip("pydantic", reason="pydantic is not installed")
 pytest.importorskip("hdrh", reason="hdrhistogram is not installed")
 
-import sample_document as sample
 from report_reading import columns, markdown_tables, ns_of, number
 
+import sample_document as sample
 from fastlstm.bench.reports import markdown
 from fastlstm.bench.reports.document import Noise
 

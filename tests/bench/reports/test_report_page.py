@@ -9,9 +9,9 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 pytest.importorskip("pydantic", reason="pydantic is not installed")
 pytest.importorskip("hdrh", reason="hdrhistogram is not installed")
 
-import sample_document as sample
 from report_reading import Page, ns_of, number
 
+import sample_document as sample
 from fastlstm.bench.reports.page import page
 
 SIZES = (32, 512)

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("pydantic", reason="pydantic is not installed")
 pytest.importorskip("hdrh", reason="hdrhistogram is not installed")
 
-import sample_document as sample
 from report_reading import number
 
+import sample_document as sample
 from fastlstm.bench.reports import readme
 from fastlstm.errors import InputError
 

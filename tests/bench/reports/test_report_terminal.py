@@ -9,10 +9,10 @@ pytest.importorskip("rich", reason="rich is not installed")
 pytest.importorskip("pydantic", reason="pydantic is not installed")
 pytest.importorskip("hdrh", reason="hdrhistogram is not installed")
 
-import sample_document as sample
 from report_reading import ns_of, number
 from rich.console import Console
 
+import sample_document as sample
 from fastlstm.bench.reports import terminal
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from fake_time import Costly, FakeTime, samples
 
+from fake_time import Costly, FakeTime, samples
 from fastlstm.bench.timing import local, schedule
 from fastlstm.bench.timing.driver import Driver
 from fastlstm.bench.timing.local import HOPELESS_NS, WARM_UP, LocalDriver, drive
