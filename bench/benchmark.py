@@ -218,15 +218,15 @@ class _Entries:
                 found.append(row_of(key, contender.name, mode, verdict, taking, ours))
             floors = [taking for name, taking in taken[key].items() if name.startswith(FLOOR)]
             if floors:
-                best = min(floors, key=lambda taking: _median(taking))
+                best = min(floors, key=_median)
                 found.append(row_of(key, FLOOR, mode, Verdict(), best, ours, tail=False))
             rows += sorted(found, key=lambda row: (row.ns is None, row.ns.value if row.ns else 0))
         return rows
 
 
 def _median(taking: Taking) -> float:
-    times = sorted(taken.step_ns for taken in taking.rounds.values())
-    return times[len(times) // 2] if times else float("inf")
+    times = [taken.step_ns for taken in taking.rounds.values()]
+    return median(times) if times else float("inf")
 
 
 def left_out(contender: Contender, mode: Mode) -> bool:

@@ -298,9 +298,11 @@ def _measure(plan: Plan, json_file: Path | None, markdown: Path | None, html: Pa
 
     with telling("Timing") as tell:
         found = benchmark(plan, command=_command(), progress=tell)
-    _show(found)
+    # First of all, so that minutes of measuring are kept whatever happens to a table or a page.
     if json_file is not None:
         document.write(found, json_file)
+    _show(found)
+    if json_file is not None:
         typer.echo(f"wrote {json_file}")
     _reports(found, markdown, html, json_file)
 

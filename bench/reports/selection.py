@@ -5,6 +5,8 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+from ..timing.statistics import coverage
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -93,7 +95,7 @@ def rounds(document: Document) -> int:
 
 def confidence(document: Document) -> float:
     """How sure the intervals of medians are: of few rounds they are the whole range, and less."""
-    return min(document.confidence, max(0.0, 1 - 2 * 0.5 ** rounds(document)))
+    return min(document.confidence, max(0.0, coverage(rounds(document))))
 
 
 def ladders(document: Document) -> dict[str, list[ModelInfo]]:
